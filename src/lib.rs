@@ -1,0 +1,42 @@
+//! Plexus: one binary that stands between the programs that talk to language
+//! models and the providers that serve them.
+//!
+//! # The map
+//!
+//! Modules are listed bottom first. A module may use only those listed before
+//! it; a test reads the `use` lines and fails on an arrow that points up.
+//!
+//! # The life of a request
+//!
+//! `inference::serve` is one function, readable top to bottom:
+//!
+//! | step | what happens |
+//! |---|---|
+//! | route | [`routes`]: the endpoint, and who may call it |
+//! | authenticate | [`auth`]: a key becomes a caller |
+//! | peek | [`protocol::peek`]: model and stream flag, the rest unparsed |
+//! | resolve | [`routing`]: alias to candidates, in order |
+//! | attempt | each candidate until one answers: plan, send, verdict |
+//! | relay | [`relay`]: the head now, chunks as they come |
+//! | settle | [`exchange`]: one row, whatever happened |
+//!
+//! # Words
+//!
+//! An *alias* is what a client asks for; its *target groups* hold *targets* (a
+//! provider and a model); a target considered for one request is a *candidate*,
+//! a try at one an *attempt*. A *key* is a client's credential, *attribution*
+//! what stands behind its colon. The *commit point* is the first byte relayed:
+//! before it another target may be tried, after it never.
+
+#![forbid(unsafe_code)]
+
+// 1. Pure: bytes and values. No runtime, no clock, no lock, no disk.
+
+// 2. What is configured, what is kept.
+
+// 3. One concern each.
+
+// 4. The product.
+
+// 5. Sockets, and a provider that is not one, for demos, tests and benches.
+
