@@ -31,6 +31,8 @@
 #![forbid(unsafe_code)]
 
 // 1. Pure: bytes and values. No runtime, no clock, no lock, no disk.
+pub mod protocol;
+pub mod router;
 
 // 2. What is configured, what is kept.
 

@@ -1,0 +1,3 @@
+//! OpenAI Chat Completions, and what the media endpoints share with it.
+
+pub(in crate::protocol) mod error;

@@ -1,0 +1,4 @@
+//! Gemini `generateContent` and `streamGenerateContent`.
+
+pub mod array;
+pub(in crate::protocol) mod error;

@@ -1,0 +1,3 @@
+//! Anthropic Messages.
+
+pub(in crate::protocol) mod error;

@@ -1,0 +1,3 @@
+//! OpenAI Responses.
+
+pub(in crate::protocol) mod error;
