@@ -35,6 +35,7 @@ pub mod protocol;
 pub mod router;
 
 // 2. What is configured, what is kept.
+pub mod config;
 
 // 3. One concern each.
 

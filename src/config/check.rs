@@ -1,0 +1,333 @@
+//! From text to meaning: the only way to a [`Config`], and it says everything
+//! that is wrong at once.
+//!
+//! Each section is read by its own file; this one holds what they share and
+//! puts the parts together.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue};
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::fault::{self, Fault, Place, suggestion};
+use super::fold;
+use super::reference::{self, Environment};
+use super::schema;
+use super::shape;
+use super::tree::{self, Node, Yaml};
+use super::{Config, Secret, alias, key, provider, quota, settings};
+
+/// Checks a configuration. `environment` reads variables, for `$env:NAME` and
+/// for those that override the file; relative paths are taken from `base`.
+///
+/// # Errors
+/// Everything that is wrong, sorted by place.
+pub fn check(
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    base: &Path,
+) -> Result<Config, Vec<Fault>> {
+    let Tree {
+        root,
+        faults,
+        asked,
+    } = read(text)?;
+    let mut check = Check {
+        environment,
+        base,
+        faults,
+        asked,
+        path: Vec::new(),
+    };
+    let config = build(&mut check, &root);
+    match config {
+        Some(config) if check.faults.is_empty() => Ok(config),
+        _ => Err(fault::settle(check.faults)),
+    }
+}
+
+/// What a text says, as JSON in file order with all spellings folded and
+/// `$env:` references as they are: [`Config::document`] of a text whose
+/// references and sense nobody has checked.
+///
+/// # Errors
+/// What is not YAML, and what the schema doesn't know.
+pub fn document(text: &str) -> Result<Value, Vec<Fault>> {
+    let Tree { root, faults, .. } = read(text)?;
+    if faults.is_empty() {
+        Ok(root.to_json())
+    } else {
+        Err(fault::settle(faults))
+    }
+}
+
+struct Tree {
+    /// In the one spelling.
+    root: Node,
+    faults: Vec<Fault>,
+    asked: Vec<(&'static str, String)>,
+}
+
+fn read(text: &str) -> Result<Tree, Vec<Fault>> {
+    let (root, mut faults) = tree::parse(text);
+    if !faults.is_empty() && root.entries().is_empty() {
+        return Err(faults);
+    }
+    if !matches!(root.value, Yaml::Map(_)) {
+        let message = "the file is not a map; sections like \"providers:\" are wanted";
+        faults.push(Fault {
+            line: root.place.line,
+            column: root.place.column,
+            ..Fault::without_place(&[], message)
+        });
+        return Err(faults);
+    }
+    let found = shape::examine(&root, &schema::FILE);
+    faults.extend(found.faults);
+    let (root, twice) = fold::canonical(root);
+    faults.extend(twice);
+    let asked = found.asked;
+    Ok(Tree {
+        root,
+        faults,
+        asked,
+    })
+}
+
+/// `None` only when a fault was noted that leaves nothing to build with.
+fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
+    let admin_key = settings::admin_key(check, root);
+    let user_quotas = quota::read(check, root);
+    let providers = provider::read(check, root);
+    let (aliases, alias_by_name) = alias::read(check, root, &providers);
+    let (keys, key_by_digest) = key::read(check, root, &user_quotas);
+    settings::mcp_servers(check, root);
+    Some(Config {
+        revision: 1,
+        server: settings::server(check, root),
+        store: settings::store(check, root),
+        logging: settings::logging(check, root),
+        failover: settings::failover(root),
+        attempt_timeout: settings::attempt_timeout(root),
+        default_quotas: quota::defaults(check, root, &user_quotas),
+        cooldown: settings::cooldown(check, root),
+        strict: root.get("strict").and_then(Node::flag).unwrap_or(false),
+        document: Arc::new(root.to_json()),
+        warnings: warnings(&check.asked),
+        admin_key: admin_key?,
+        providers,
+        aliases,
+        keys,
+        user_quotas,
+        alias_by_name,
+        key_by_digest,
+    })
+}
+
+/// One line for each thing asked for that does not work yet.
+fn warnings(asked: &[(&'static str, String)]) -> Vec<String> {
+    let mut places: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for (feature, path) in asked {
+        places.entry(feature).or_default().push(path);
+    }
+    let line = |(feature, paths): (&str, Vec<&str>)| {
+        let shown = paths.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        match paths.len().saturating_sub(3) {
+            0 => format!("{feature}: not in effect yet ({shown})"),
+            more => format!("{feature}: not in effect yet ({shown} and {more} more)"),
+        }
+    };
+    places.into_iter().map(line).collect()
+}
+
+/// What all sections share while they are read.
+pub(in crate::config) struct Check<'a> {
+    pub(in crate::config) environment: Environment<'a>,
+    pub(in crate::config) base: &'a Path,
+    pub(in crate::config) faults: Vec<Fault>,
+    asked: Vec<(&'static str, String)>,
+    path: Vec<String>,
+}
+
+impl Check<'_> {
+    /// Reads something below `segment`.
+    pub(in crate::config) fn within<T>(
+        &mut self,
+        segment: &str,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        self.path.push(segment.to_owned());
+        let result = read(self);
+        self.path.pop();
+        result
+    }
+
+    /// Notes a fault at the current path.
+    pub(in crate::config) fn fault(&mut self, at: Place, message: impl Into<String>) {
+        self.faults.push(Fault {
+            path: self.path.clone(),
+            line: at.line,
+            column: at.column,
+            message: message.into(),
+        });
+    }
+
+    /// Notes that the current path asks for what does not work yet.
+    pub(in crate::config) fn asks(&mut self, feature: &'static str) {
+        self.asked.push((feature, self.path.join(".")));
+    }
+
+    /// A variable of the environment that isn't blank.
+    pub(in crate::config) fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name).filter(|value| !value.trim().is_empty())
+    }
+
+    /// Notes that a variable of the environment is wrong.
+    pub(in crate::config) fn variable_fault(&mut self, name: &str, message: &str) {
+        let message = format!("the environment variable {message}");
+        self.faults.push(Fault::without_place(&[name], message));
+    }
+
+    /// Text with its references expanded; a fault where that can't be.
+    pub(in crate::config) fn expand(&mut self, node: &Node) -> Option<String> {
+        match reference::expand(node.text()?, self.environment) {
+            Ok(text) => Some(text),
+            Err(message) => {
+                self.fault(node.place, message);
+                None
+            }
+        }
+    }
+
+    /// A secret that may be left empty, which is none.
+    pub(in crate::config) fn secret(&mut self, node: &Node) -> Option<Secret> {
+        self.expand(node)
+            .filter(|text| !text.is_empty())
+            .map(Secret::new)
+    }
+
+    /// A map of headers, values expanded and marked sensitive.
+    pub(in crate::config) fn headers(&mut self, node: &Node) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        for entry in node.entries() {
+            self.within(&entry.key, |check| {
+                let name = header_name(&entry.key);
+                if let Err(message) = &name {
+                    check.fault(entry.place, *message);
+                }
+                let value = check.expand(&entry.value).map(|text| header_value(&text));
+                if let Some(Err(message)) = &value {
+                    check.fault(entry.value.place, *message);
+                }
+                if let (Ok(name), Some(Ok(value))) = (name, value) {
+                    headers.push((name, value));
+                }
+            });
+        }
+        headers
+    }
+
+    /// Checks the references in every text below a node.
+    pub(in crate::config) fn references(&mut self, node: &Node) {
+        match &node.value {
+            Yaml::Text(text) if text.contains("$env:") || text.starts_with("enc:v1:") => {
+                self.expand(node);
+            }
+            Yaml::List(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    self.within(&i.to_string(), |check| check.references(item));
+                }
+            }
+            Yaml::Map(entries) => {
+                for entry in entries {
+                    self.within(&entry.key, |check| check.references(&entry.value));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A list of names that must be known.
+    pub(in crate::config) fn names<T>(
+        &mut self,
+        node: &Node,
+        field: &str,
+        what: &str,
+        known: &IndexMap<Arc<str>, T>,
+    ) -> Vec<String> {
+        let names = texts(node.get(field));
+        self.within(field, |check| {
+            for (i, item) in node
+                .get(field)
+                .map_or(&[][..], Node::items)
+                .iter()
+                .enumerate()
+            {
+                let Some(name) = item
+                    .text()
+                    .map(str::trim)
+                    .filter(|n| !known.contains_key(*n))
+                else {
+                    continue;
+                };
+                let hint = suggestion(name, known.keys().map(AsRef::as_ref));
+                let message = format!("there is no {what} called \"{name}\"{hint}");
+                check.within(&i.to_string(), |check| check.fault(item.place, message));
+            }
+        });
+        names
+    }
+}
+
+/// The texts of a list, trimmed.
+pub(in crate::config) fn texts(node: Option<&Node>) -> Vec<String> {
+    let items = node.map_or(&[][..], Node::items).iter();
+    items
+        .filter_map(|item| item.text().map(|text| text.trim().to_owned()))
+        .collect()
+}
+
+/// A number of something small, as the type at hand.
+pub(in crate::config) fn count<T: TryFrom<u64>>(node: &Node, field: &str) -> Option<T> {
+    node.get(field)?.whole()?.try_into().ok()
+}
+
+/// A name that appears in paths and headers: `^[a-z0-9][a-z0-9-_]{1,62}$`.
+pub(in crate::config) fn is_slug(name: &str) -> bool {
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let rest = name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
+    first && rest && (2..=63).contains(&name.len())
+}
+
+/// Names of what was already there, for finding it twice.
+pub(in crate::config) type Seen<T> = HashMap<T, String>;
+
+fn header_name(name: &str) -> Result<HeaderName, &'static str> {
+    let name = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| "this is not the name of a header; letters, digits and - are wanted")?;
+    let framing = [
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "upgrade",
+    ];
+    if framing.contains(&name.as_str()) {
+        return Err("this header belongs to the connection and can't be set");
+    }
+    Ok(name)
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
+    let wanted = "this value can't be sent in a header; it has a control character";
+    let mut value = HeaderValue::from_str(text).map_err(|_| wanted)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

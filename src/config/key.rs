@@ -1,0 +1,134 @@
+//! The clients' credentials: `keys:`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use ring::digest;
+
+use super::check::{Check, Seen, texts};
+use super::quota::Quotas;
+use super::settings::{flag, networks};
+use super::tree::Node;
+use super::{Key, Secret};
+
+/// Keys by name, in file order.
+pub(in crate::config) type Keys = IndexMap<Arc<str>, Arc<Key>>;
+
+/// Reads `keys:`.
+pub(in crate::config) fn read(
+    check: &mut Check<'_>,
+    root: &Node,
+    quotas: &Quotas,
+) -> (Keys, HashMap<[u8; 32], Arc<Key>>) {
+    let mut keys = Keys::new();
+    let mut by_digest = HashMap::new();
+    let mut seen = Seen::new();
+    for entry in root.get("keys").map_or(&[][..], Node::entries) {
+        let key = check.within("keys", |check| {
+            check.within(&entry.key, |check| {
+                if entry.key.contains('*') {
+                    check.fault(entry.place, "a key's name can't have * in it");
+                }
+                read_key(check, &entry.key, &entry.value, quotas, &mut seen)
+            })
+        });
+        if let Some((key, digest)) = key {
+            let key = Arc::new(key);
+            by_digest.insert(digest, key.clone());
+            keys.insert(key.name.clone(), key);
+        }
+    }
+    (keys, by_digest)
+}
+
+fn read_key(
+    check: &mut Check<'_>,
+    name: &str,
+    node: &Node,
+    quotas: &Quotas,
+    seen: &mut Seen<[u8; 32]>,
+) -> Option<(Key, [u8; 32])> {
+    let secret = check.within("secret", |check| secret(check, node, name, seen));
+    let key = Key {
+        name: name.into(),
+        comment: node.get("comment").and_then(Node::text).map(str::to_owned),
+        allowed_models: texts(node.get("allowedModels")),
+        excluded_models: texts(node.get("excludedModels")),
+        allowed_providers: texts(node.get("allowedProviders")),
+        excluded_providers: texts(node.get("excludedProviders")),
+        allowed_ips: networks(check, node, "allowedIps"),
+        expires_at: time(check, node, "expiresAt"),
+        disabled_at: time(check, node, "disabledAt"),
+        quotas: check.names(node, "quotas", "user quota", quotas),
+        allow_raw_passthrough: flag(node, "allowRawPassthrough", false),
+        strict: node.get("strict").and_then(Node::flag),
+        secret: secret.as_ref()?.0.clone(),
+    };
+    secret.map(|(_, digest)| (key, digest))
+}
+
+fn secret(
+    check: &mut Check<'_>,
+    node: &Node,
+    name: &str,
+    seen: &mut Seen<[u8; 32]>,
+) -> Option<(Secret, [u8; 32])> {
+    let written = node.get("secret")?;
+    let text = check.expand(written)?;
+    if text.is_empty() {
+        check.fault(
+            written.place,
+            "the secret is empty; at least one character is wanted",
+        );
+        return None;
+    }
+    if text.contains(':') {
+        let message = "the secret has a colon; clients' credentials are cut at the first colon \
+                       (what follows is attribution), so this one would never match";
+        check.fault(written.place, message);
+    }
+    if text.trim() != text || text.chars().any(char::is_control) {
+        let message = "the secret begins or ends with a space, or has a control character; no \
+                       header can carry it";
+        check.fault(written.place, message);
+    }
+    let digest = sha256(&text);
+    if let Some(other) = seen.insert(digest, name.to_owned()) {
+        check.fault(
+            written.place,
+            format!("the key \"{other}\" has the same secret"),
+        );
+    }
+    Some((Secret::new(text), digest))
+}
+
+/// Milliseconds since the epoch, written so or as RFC 3339.
+fn time(check: &mut Check<'_>, node: &Node, field: &str) -> Option<i64> {
+    let written = node.get(field)?;
+    if let Some(milliseconds) = written.whole() {
+        return i64::try_from(milliseconds).ok();
+    }
+    let text = written.text()?;
+    let time = text
+        .parse::<Timestamp>()
+        .ok()
+        .map(|time| time.as_millisecond());
+    if time.is_none() {
+        let message = format!(
+            "found {text:?}; milliseconds since 1970 or a time like 2027-01-31T12:00:00Z is wanted"
+        );
+        check.within(field, |check| check.fault(written.place, message));
+    }
+    time
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    bytes
+}

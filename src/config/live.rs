@@ -1,0 +1,345 @@
+//! The configuration in force, and how it changes: read again when the file
+//! changed, edited through [`Live::edit`]. A text that is refused changes
+//! nothing; the old configuration goes on.
+//!
+//! All but [`Live::load`] touches the disk and may block.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::edit::EditError;
+use super::fault::{Fault, describe};
+use super::file::{self, Stamp};
+use super::{Config, check};
+
+/// Reads a variable of the environment.
+pub type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// The configuration in force and the file it comes from.
+pub struct Live {
+    path: PathBuf,
+    environment: Environment,
+    current: ArcSwap<Config>,
+    /// One change at a time; held while the file is read or written.
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The text in force.
+    text: String,
+    /// The file when it was last looked at; `None` when it was not there.
+    stamp: Option<Stamp>,
+    loaded_at: SystemTime,
+    refused: Vec<Fault>,
+    /// The file was found empty, which is believed only when seen twice: some
+    /// editors empty a file before they fill it.
+    emptied: bool,
+}
+
+/// What reading the file again came to.
+#[derive(Debug)]
+pub enum Reload {
+    /// The file says what is in force.
+    Unchanged,
+    /// A new configuration is in force.
+    Changed(Arc<Config>),
+}
+
+/// The state of the configuration, for people.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Counts the configurations taken up since start, from 1.
+    pub revision: u64,
+    /// When the one in force was.
+    pub loaded_at: SystemTime,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with the file as it is now; empty when it is in force.
+    pub refused: Vec<Fault>,
+}
+
+/// Why there is no configuration to start with.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The file can't be read or created.
+    Io(PathBuf, io::Error),
+    /// What is wrong with it.
+    Refused(PathBuf, Vec<Fault>),
+}
+
+/// Why a change was not made. The configuration in force goes on.
+#[derive(Debug)]
+pub enum WriteError {
+    /// The edit itself failed.
+    Edit(EditError),
+    /// The result would not be valid.
+    Refused(Vec<Fault>),
+    /// The file was changed by hand, is not valid, and the edit doesn't mend
+    /// it.
+    FileRefused(Vec<Fault>),
+    /// The file can't be read or written.
+    Io(PathBuf, io::Error),
+}
+
+impl Live {
+    /// Reads the file, which is created if it isn't there. Without a path it
+    /// is `$CONFIG_FILE`, else `plexus.yaml` in the working directory.
+    ///
+    /// # Errors
+    /// When the file can't be read or is not valid.
+    pub fn open(path: Option<PathBuf>, environment: Environment) -> Result<Self, OpenError> {
+        let path = path.unwrap_or_else(|| default_path(&environment));
+        let fail = |error| OpenError::Io(path.clone(), error);
+        match file::create(&path, NEW_FILE) {
+            Err(error) if !path.exists() => return Err(fail(error)),
+            // It was there, or it was just made.
+            _ => {}
+        }
+        let now = SystemTime::now();
+        let (text, stamp) = file::read(&path, now).map_err(fail)?;
+        let config = check(&text, &*environment, folder(&path))
+            .map_err(|faults| OpenError::Refused(path.clone(), faults))?;
+        let state = State {
+            text,
+            stamp: Some(stamp),
+            loaded_at: now,
+            refused: Vec::new(),
+            emptied: false,
+        };
+        Ok(Self {
+            path,
+            environment,
+            current: ArcSwap::from_pointee(config),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The configuration in force. Cheap; take it once per request.
+    #[must_use]
+    pub fn load(&self) -> Arc<Config> {
+        self.current.load_full()
+    }
+
+    /// Reads the file again, changed or not.
+    ///
+    /// # Errors
+    /// What is wrong with it; the old configuration goes on.
+    pub fn reload(&self) -> Result<Reload, Vec<Fault>> {
+        self.take_up(&mut self.state.lock())
+    }
+
+    /// Reads the file again if it changed since it was last looked at; `None`
+    /// if it didn't. A file that is being written is looked at again the next
+    /// time.
+    pub fn poll(&self) -> Option<Result<Reload, Vec<Fault>>> {
+        let mut state = self.state.lock();
+        let unchanged = match &state.stamp {
+            Some(stamp) => stamp.still_holds(&self.path),
+            None => !self.path.exists(),
+        };
+        if unchanged {
+            return None;
+        }
+        let empty = std::fs::metadata(&self.path).is_ok_and(|found| found.len() == 0);
+        let seen_before = std::mem::replace(&mut state.emptied, empty);
+        if empty && !seen_before && !state.text.is_empty() {
+            return None;
+        }
+        let known = state.refused.clone();
+        let outcome = self.take_up(&mut state);
+        let nothing_new = match &outcome {
+            Ok(Reload::Unchanged) => known.is_empty(),
+            Ok(Reload::Changed(_)) => false,
+            Err(faults) => *faults == known,
+        };
+        (!nothing_new).then_some(outcome)
+    }
+
+    /// What is wrong with the file as it is now; empty when it is in force.
+    #[must_use]
+    pub fn last_refused(&self) -> Vec<Fault> {
+        self.state.lock().refused.clone()
+    }
+
+    /// Changes the file's text and puts the result in force before it
+    /// returns. The closure gets the text that is on disk now, so what was
+    /// changed by hand since the last look is kept.
+    ///
+    /// # Errors
+    /// When the edit fails, its result is not valid, or the disk refuses it;
+    /// neither the file nor the configuration in force changes.
+    pub fn edit(
+        &self,
+        edit: impl FnOnce(&str) -> Result<String, EditError>,
+    ) -> Result<Arc<Config>, WriteError> {
+        let mut state = self.state.lock();
+        let on_disk = match file::read(&self.path, SystemTime::now()) {
+            Ok((text, _)) => text,
+            // Removed by hand: what is in force is all there is.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => state.text.clone(),
+            Err(error) => return Err(WriteError::Io(self.path.clone(), error)),
+        };
+        let text = edit(&on_disk).map_err(WriteError::Edit)?;
+        let config = self
+            .check(&text)
+            .map_err(|faults| match self.check(&on_disk) {
+                Err(faults) => WriteError::FileRefused(faults),
+                Ok(_) => WriteError::Refused(faults),
+            })?;
+        self.put(&mut state, &on_disk, text, config)
+    }
+
+    /// Replaces the whole text, whatever the file says now.
+    ///
+    /// # Errors
+    /// As [`Live::edit`].
+    pub fn replace(&self, text: &str) -> Result<Arc<Config>, WriteError> {
+        let mut state = self.state.lock();
+        let config = self.check(text).map_err(WriteError::Refused)?;
+        let on_disk = file::read(&self.path, SystemTime::now()).map(|(text, _)| text);
+        self.put(
+            &mut state,
+            &on_disk.unwrap_or_default(),
+            text.to_owned(),
+            config,
+        )
+    }
+
+    /// The text in force, as it is in the file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.state.lock().text.clone()
+    }
+
+    /// What is in force, since when, and what the file has that is refused.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.state.lock();
+        Status {
+            revision: self.current.load().revision,
+            loaded_at: state.loaded_at,
+            path: self.path.clone(),
+            refused: state.refused.clone(),
+        }
+    }
+
+    fn check(&self, text: &str) -> Result<Config, Vec<Fault>> {
+        check(text, &*self.environment, folder(&self.path))
+    }
+
+    fn take_up(&self, state: &mut State) -> Result<Reload, Vec<Fault>> {
+        let read = file::read(&self.path, SystemTime::now());
+        state.stamp = read.as_ref().ok().map(|(_, stamp)| *stamp);
+        let outcome = match read {
+            Ok((text, _)) if text == state.text => Ok(Reload::Unchanged),
+            Ok((text, _)) => self
+                .check(&text)
+                .map(|config| Reload::Changed(self.swap(state, text, config))),
+            Err(error) => {
+                let message = format!("the file can't be read: {error}");
+                Err(vec![Fault::without_place(&[], message)])
+            }
+        };
+        state.refused = outcome.as_ref().err().cloned().unwrap_or_default();
+        outcome
+    }
+
+    fn put(
+        &self,
+        state: &mut State,
+        on_disk: &str,
+        text: String,
+        config: Config,
+    ) -> Result<Arc<Config>, WriteError> {
+        let fail = |error| WriteError::Io(self.path.clone(), error);
+        if text != on_disk || !self.path.exists() {
+            file::write(&self.path, &text).map_err(fail)?;
+        }
+        // What we wrote is what is there; if not, the next poll sees it.
+        state.stamp = file::read(&self.path, SystemTime::now())
+            .ok()
+            .map(|(_, stamp)| stamp);
+        state.refused.clear();
+        if text == state.text {
+            return Ok(self.load());
+        }
+        Ok(self.swap(state, text, config))
+    }
+
+    fn swap(&self, state: &mut State, text: String, mut config: Config) -> Arc<Config> {
+        config.revision = self.current.load().revision + 1;
+        let config = Arc::new(config);
+        self.current.store(config.clone());
+        state.text = text;
+        state.loaded_at = SystemTime::now();
+        config
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live")
+            .field("path", &self.path)
+            .field("revision", &self.current.load().revision)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Refused(path, faults) => {
+                f.write_str(describe(faults, &path.display().to_string()).trim_end())
+            }
+        }
+    }
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Edit(error) => error.fmt(f),
+            Self::Refused(faults) => write!(
+                f,
+                "the result would not be valid: {}",
+                describe(faults, "plexus.yaml").trim_end()
+            ),
+            Self::FileRefused(faults) => write!(
+                f,
+                "the file was changed by hand and is not valid: {}",
+                describe(faults, "plexus.yaml").trim_end()
+            ),
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+impl std::error::Error for WriteError {}
+
+fn default_path(environment: &Environment) -> PathBuf {
+    let named = environment("CONFIG_FILE").filter(|path| !path.is_empty());
+    named.map_or_else(|| PathBuf::from("plexus.yaml"), PathBuf::from)
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What a file begins with that wasn't there.
+const NEW_FILE: &str = "\
+# Plexus reads this file at start and whenever it changes. The management API
+# edits it in place; comments and order stay. All sections may be absent; the
+# admin key comes from the environment variable ADMIN_KEY, or from here:
+# adminKey: some-long-secret
+";
