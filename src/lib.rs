@@ -36,6 +36,9 @@ pub mod router;
 
 // 2. What is configured, what is kept.
 pub mod config;
+pub mod metrics;
+pub mod store;
+pub mod telemetry;
 
 // 3. One concern each.
 

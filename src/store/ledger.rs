@@ -1,0 +1,411 @@
+//! Rows into tables, a batch in one transaction. A batch is all or nothing,
+//! except that a row which the database refuses for itself is left out.
+//!
+//! Writing a batch again after a failure is safe: a request that is already
+//! there stays one row.
+
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
+
+use super::names::{Interner, Names};
+use super::row::{ErrorRow, UsageRow};
+
+/// One row on its way.
+#[derive(Debug)]
+pub(super) enum Row {
+    Usage(Box<UsageRow>),
+    Error(Box<ErrorRow>),
+}
+
+/// What became of a batch that was committed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Rows that the database refused one by one.
+    pub(super) refused: u64,
+    /// Why the last of them was refused.
+    pub(super) reason: Option<String>,
+}
+
+/// The writable connection and what is remembered of its tables.
+pub(super) struct Ledger {
+    pub(super) connection: Connection,
+    names: Names,
+    sequence: i64,
+}
+
+/// Bits of `usage.id` that tell the requests of one millisecond apart.
+const SEQUENCE_BITS: u32 = 20;
+
+/// The smallest `usage.id` of a request that began in that millisecond.
+pub(super) const fn first_id(ms: i64) -> i64 {
+    const LATEST: i64 = i64::MAX >> SEQUENCE_BITS;
+    let ms = if ms < 0 {
+        0
+    } else if ms > LATEST {
+        LATEST
+    } else {
+        ms
+    };
+    ms << SEQUENCE_BITS
+}
+
+/// The latest start that a row can have, in the year 2248: later ones are
+/// taken for it. Ranges may end after it.
+const LAST_ROW_MS: i64 = (i64::MAX >> SEQUENCE_BITS) - 2 * HOUR_MS;
+
+/// The millisecond in which the request with that `usage.id` began.
+pub(super) const fn millisecond(id: i64) -> i64 {
+    id >> SEQUENCE_BITS
+}
+
+/// The hour, since the epoch, of that millisecond.
+pub(super) const fn hour(ms: i64) -> i64 {
+    ms.div_euclid(HOUR_MS)
+}
+
+/// Milliseconds in an hour.
+pub(super) const HOUR_MS: i64 = 3_600_000;
+
+impl Ledger {
+    pub(super) fn new(connection: Connection) -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            connection,
+            names: Names::default(),
+            // Another start than the last run had, should a clock be set back.
+            sequence: i64::from(since_epoch.subsec_micros()),
+        }
+    }
+
+    /// Writes the batch in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// The database is locked, the disk is full or broken. Nothing of the
+    /// batch was written; it may be tried again.
+    pub(super) fn commit(&mut self, batch: &[Row]) -> Result<Written, rusqlite::Error> {
+        let result = self.write(batch);
+        if result.is_ok() {
+            self.names.settle();
+        } else {
+            self.names.revert();
+            self.roll_back();
+        }
+        result
+    }
+
+    /// Runs `work` in a transaction of its own.
+    pub(super) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, rusqlite::Error> {
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        let result = begun
+            .and_then(|()| work(&self.connection))
+            .and_then(|answer| self.connection.execute_batch("COMMIT").map(|()| answer));
+        if result.is_err() {
+            self.roll_back();
+        }
+        result
+    }
+
+    fn write(&mut self, batch: &[Row]) -> Result<Written, rusqlite::Error> {
+        let connection = &self.connection;
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut pen = Pen {
+            usage: connection.prepare_cached(INSERT_USAGE)?,
+            error: connection.prepare_cached(INSERT_ERROR)?,
+            names: self.names.within(connection)?,
+            sequence: &mut self.sequence,
+            hours: HashMap::new(),
+        };
+        let mut written = Written::default();
+        for row in batch {
+            let result = match row {
+                Row::Usage(row) => pen.usage(row),
+                Row::Error(row) => pen.error(row),
+            };
+            match result {
+                Ok(()) => {}
+                Err(error) if is_circumstance(&error) => return Err(error),
+                Err(error) => {
+                    written.refused += 1;
+                    written.reason = Some(error.to_string());
+                }
+            }
+        }
+        let hours = pen.hours;
+        let mut count = connection.prepare_cached(COUNT_HOUR)?;
+        for ((hour, key), rows) in hours {
+            count.execute(params![hour, key, rows])?;
+        }
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(written)
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a failed transaction could not be rolled back");
+        }
+    }
+}
+
+/// The columns stand in the order in which rows are bound. Those that are
+/// missing have nothing to fill them yet.
+const INSERT_USAGE: &str = "INSERT INTO usage
+    (id, request_id, key_id, provider_id, model_id, alias_id, canonical_id,
+     incoming_id, outgoing_id, status_id, finish_id, http_status, attempts,
+     streamed, passthrough, has_error, tokens_estimated, duration_us,
+     ttft_us, input, cache_read, cache_write_short, cache_write_long,
+     cache_write_other, tool_prompt, output, reasoning, tool_calls,
+     source_ip, attribution, client_request_id, all_attempted,
+     retry_history, notes)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+     ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     ON CONFLICT (request_id) DO NOTHING";
+
+const INSERT_ERROR: &str =
+    "INSERT INTO errors (request_id, date_ms, key_id, message, details) VALUES (?, ?, ?, ?, ?)";
+
+const COUNT_HOUR: &str = "INSERT INTO usage_hours (hour, key_id, rows) VALUES (?, ?, ?)
+     ON CONFLICT (hour, key_id) DO UPDATE SET rows = rows + excluded.rows";
+
+/// The statements of one transaction.
+struct Pen<'a> {
+    usage: CachedStatement<'a>,
+    error: CachedStatement<'a>,
+    names: Interner<'a>,
+    sequence: &'a mut i64,
+    hours: HashMap<(i64, i64), i64>,
+}
+
+impl Pen<'_> {
+    /// Writes the row under the first free id of its millisecond.
+    fn usage(&mut self, row: &UsageRow) -> Result<(), rusqlite::Error> {
+        const ATTEMPTS: u32 = 64;
+        let first = first_id(row.start_ms.min(LAST_ROW_MS));
+        let key = self.names.maybe(row.key.as_deref())?;
+        let mut attempt = 0;
+        loop {
+            *self.sequence = (*self.sequence + 1) & ((1 << SEQUENCE_BITS) - 1);
+            match self.insert(first | *self.sequence, key, row) {
+                Ok(0) => return Ok(()),
+                Ok(_) => break,
+                Err(error) if is_taken(&error) && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        let hour = hour(millisecond(first));
+        *self.hours.entry((hour, key.unwrap_or(0))).or_default() += 1;
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        id: i64,
+        key: Option<i64>,
+        row: &UsageRow,
+    ) -> Result<usize, rusqlite::Error> {
+        let names = &mut self.names;
+        let tokens = &row.tokens;
+        self.usage.execute(params![
+            id,
+            row.request_id.as_bytes(),
+            key,
+            names.maybe(row.provider.as_deref())?,
+            names.maybe(row.selected_model.as_deref())?,
+            names.maybe(row.incoming_alias.as_deref())?,
+            names.maybe(row.canonical.as_deref())?,
+            names.id(row.incoming.name())?,
+            names.maybe(row.outgoing.map(|protocol| protocol.name()))?,
+            names.id(row.status.name())?,
+            names.maybe(row.finish_reason.as_deref())?,
+            row.http_status,
+            row.attempts,
+            row.streamed,
+            row.passthrough,
+            row.has_error,
+            row.tokens_estimated,
+            micros(row.duration_ms),
+            row.ttft_ms.map(micros),
+            tokens.input.map(signed),
+            tokens.cache_read.map(signed),
+            tokens.cache_write_short.map(signed),
+            tokens.cache_write_long.map(signed),
+            tokens.cache_write_other.map(signed),
+            tokens.tool_prompt.map(signed),
+            tokens.output.map(signed),
+            tokens.reasoning.map(signed),
+            row.tool_calls,
+            row.source_ip.map(|ip| ip.to_string()),
+            row.attribution.as_deref(),
+            row.client_request_id.as_deref(),
+            row.all_attempted.as_deref(),
+            row.retry_history.as_deref(),
+            row.notes.as_deref(),
+        ])
+    }
+
+    fn error(&mut self, row: &ErrorRow) -> Result<(), rusqlite::Error> {
+        let key = self.names.maybe(row.key.as_deref())?;
+        let id = row.request_id.as_bytes();
+        self.error
+            .execute(params![id, row.date_ms, key, row.message, row.details])?;
+        Ok(())
+    }
+}
+
+/// Whether the error lies in the state of the machine or the file, so that it
+/// would meet any row, and may pass.
+pub(super) fn is_circumstance(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::OutOfMemory
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::OperationAborted
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::SchemaChanged
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+        )
+    )
+}
+
+/// Whether another row has that id.
+fn is_taken(error: &rusqlite::Error) -> bool {
+    error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+        || error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_ROWID)
+}
+
+/// Milliseconds to whole microseconds; nonsense is zero.
+fn micros(ms: f64) -> i64 {
+    // A float-to-integer cast saturates, and NaN becomes zero.
+    ((ms * 1000.0).round() as i64).max(0)
+}
+
+/// SQLite's integers are signed.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Protocol;
+    use crate::store::row::{Status, Tokens};
+    use uuid::Uuid;
+
+    fn ledger() -> Ledger {
+        let mut connection = Connection::open_in_memory().unwrap();
+        super::super::schema::migrate(&mut connection, std::path::Path::new("x")).unwrap();
+        Ledger::new(connection)
+    }
+
+    fn row(key: &str, notes: &str) -> Row {
+        Row::Usage(Box::new(UsageRow {
+            request_id: Uuid::new_v4(),
+            client_request_id: None,
+            start_ms: 1,
+            source_ip: None,
+            key: Some(key.into()),
+            attribution: None,
+            incoming: Protocol::Chat,
+            outgoing: None,
+            provider: None,
+            selected_model: None,
+            incoming_alias: None,
+            canonical: None,
+            attempts: 1,
+            retry_history: None,
+            all_attempted: None,
+            tokens: Tokens::default(),
+            tokens_estimated: false,
+            duration_ms: 1.0,
+            ttft_ms: None,
+            streamed: false,
+            passthrough: false,
+            status: Status::Success,
+            has_error: false,
+            tool_calls: None,
+            finish_reason: None,
+            notes: Some(notes.into()),
+            http_status: 200,
+        }))
+    }
+
+    fn count(ledger: &Ledger, table: &str) -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        ledger
+            .connection
+            .query_row(&sql, [], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_writes_nothing_and_the_same_batch_is_written_when_there_is_room() {
+        let mut ledger = ledger();
+        let limit = |ledger: &Ledger, pages: i64| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            ledger.connection.query_row(&sql, [], |_| Ok(())).unwrap();
+        };
+        limit(&ledger, 30);
+        let notes = "n".repeat(2000);
+        let batch: Vec<Row> = (0..200).map(|i| row(&format!("key-{i}"), &notes)).collect();
+        let error = ledger.commit(&batch).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DiskFull));
+        assert!(is_circumstance(&error));
+        for table in ["usage", "names", "usage_hours"] {
+            assert_eq!(count(&ledger, table), 0, "{table}");
+        }
+        limit(&ledger, 10_000);
+        assert_eq!(ledger.commit(&batch).unwrap(), Written::default());
+        assert_eq!(count(&ledger, "usage"), 200);
+        // Each key has its own name again.
+        assert_eq!(count(&ledger, "usage_hours"), 200);
+        let sql = "SELECT count(DISTINCT text) FROM usage JOIN names ON names.id = key_id";
+        let keys: i64 = ledger
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(keys, 200);
+    }
+
+    #[test]
+    fn a_batch_written_twice_is_there_and_counted_once() {
+        let mut ledger = ledger();
+        let batch: Vec<Row> = (0..10).map(|_| row("k", "")).collect();
+        ledger.commit(&batch).unwrap();
+        ledger.commit(&batch).unwrap();
+        assert_eq!(count(&ledger, "usage"), 10);
+        let sql = "SELECT sum(rows) FROM usage_hours";
+        let counted: i64 = ledger
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(counted, 10);
+    }
+
+    #[test]
+    fn an_id_that_is_taken_is_passed_over() {
+        let mut ledger = ledger();
+        ledger.sequence = 41;
+        ledger.commit(&[row("k", ""), row("k", "")]).unwrap();
+        ledger.sequence = 41;
+        assert_eq!(ledger.commit(&[row("k", "")]).unwrap(), Written::default());
+        assert_eq!(count(&ledger, "usage"), 3);
+    }
+}

@@ -1,0 +1,267 @@
+//! What is kept: SQLite behind one door. No rusqlite type leaves this folder.
+//!
+//! Rows are handed to the [`Writer`], which never blocks. Everything else here
+//! blocks and belongs on threads of its own: reads use a small pool of
+//! read-only connections, changes go through the writer's thread and wait for
+//! it.
+//!
+//! Nothing here knows HTTP.
+
+mod error;
+mod failures;
+mod ledger;
+mod names;
+mod open;
+mod record;
+pub mod row;
+mod schema;
+mod usage;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+pub use error::{OpenError, StoreError};
+pub use failures::ErrorPage;
+pub use record::{Record, project};
+pub use usage::{Bound, SortBy, UsagePage, UsageQuery, parse_instant};
+pub use writer::Writer;
+
+use crate::metrics::Metrics;
+use open::Readers;
+use writer::{Retention, Task, Work};
+
+/// How long a change waits for the writer.
+const CHANGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long deleting many rows may take.
+const PRUNE_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a store that is dropped tries to write its last rows.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Rows that wait for the writer at most.
+    pub queue: usize,
+    /// Days that usage rows are kept; 0 is for ever.
+    pub usage_days: u32,
+    /// Days that error rows are kept; 0 is for ever.
+    pub error_days: u32,
+    /// Where rows are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue: 65_536,
+            usage_days: 0,
+            error_days: 0,
+            metrics: Arc::default(),
+        }
+    }
+}
+
+/// The open database. Dropping it writes what is waiting and closes it.
+pub struct Store {
+    path: PathBuf,
+    writer: Writer,
+    readers: Readers,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.path)
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database in that file. Missing folders and a missing file are
+    /// made (mode 0600), an older schema is brought forward.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be used; see [`OpenError`].
+    pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        let connection = open::writable(path)?;
+        let readers = Readers::new(path)?;
+        let retention = Retention {
+            usage_days: options.usage_days,
+            error_days: options.error_days,
+        };
+        let (writer, thread) =
+            writer::start(connection, options.queue.max(1), retention, options.metrics).map_err(
+                |error| OpenError::Failed {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                },
+            )?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            readers,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Where rows are handed over.
+    #[must_use]
+    pub const fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until all rows handed over before are committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Timeout`] after `limit`, [`StoreError::Closed`].
+    pub fn flush(&self, limit: Duration) -> Result<(), StoreError> {
+        self.writer.ask(Work::Flush, limit).map(drop)
+    }
+
+    /// Writes what is waiting and closes the database; rows handed over later
+    /// are dropped and counted. Closing twice is closing once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Timeout`] if rows could not be written within `limit`;
+    /// they are lost and counted as dropped.
+    pub fn close(&self, limit: Duration) -> Result<(), StoreError> {
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            return Ok(());
+        }
+        let answer = match self.writer.ask(Work::Close, limit) {
+            Ok(_) | Err(StoreError::Closed) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let (Ok(()), Some(thread)) = (&answer, thread.take())
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer ended badly");
+        }
+        answer
+    }
+
+    /// The usage records that `query` asks for. In the default order, filtered
+    /// by nothing but dates and the caller's own key, any page of any table
+    /// costs about the rows of one hour; other queries look at every row
+    /// between their dates. Without a limit all records are in memory at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Busy`], [`StoreError::TooSlow`], [`StoreError::Database`].
+    pub fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
+        self.readers
+            .read(|connection| usage::page(connection, query))
+    }
+
+    /// The usage record of that request; with `only_key`, if it is that key's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn usage_by_id(
+        &self,
+        request_id: Uuid,
+        only_key: Option<&str>,
+    ) -> Result<Option<Record>, StoreError> {
+        self.readers
+            .read(|connection| usage::by_request(connection, request_id, only_key))
+    }
+
+    /// Deletes the usage row of that request; returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Timeout`], [`StoreError::Closed`], [`StoreError::Database`].
+    pub fn delete_usage(&self, request_id: Uuid) -> Result<u64, StoreError> {
+        self.change(Box::new(move |connection| {
+            usage::delete_one(connection, request_id)
+        }))
+    }
+
+    /// Deletes the usage rows of requests that began before that millisecond,
+    /// a slice at a time; returns how many rows went. `i64::MAX` is all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`]; slices already deleted stay deleted.
+    pub fn delete_usage_older_than(&self, before_ms: i64) -> Result<u64, StoreError> {
+        let work = Work::Sliced(writer::prune_usage(before_ms));
+        self.writer.ask(work, PRUNE_LIMIT)
+    }
+
+    /// The newest error records; with `only_key`, of that key's requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn errors(
+        &self,
+        limit: Option<u64>,
+        offset: u64,
+        only_key: Option<&str>,
+    ) -> Result<ErrorPage, StoreError> {
+        self.readers
+            .read(|connection| failures::page(connection, limit, offset, only_key))
+    }
+
+    /// Deletes the error rows of that request; with `only_key`, only if they
+    /// are that key's. Returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`].
+    pub fn delete_error(
+        &self,
+        request_id: Uuid,
+        only_key: Option<&str>,
+    ) -> Result<u64, StoreError> {
+        let only_key = only_key.map(str::to_owned);
+        self.change(Box::new(move |connection| {
+            failures::delete_of(connection, request_id, only_key.as_deref())
+        }))
+    }
+
+    /// Deletes the error rows from before that millisecond, a slice at a time;
+    /// returns how many rows went. `i64::MAX` is all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage_older_than`].
+    pub fn delete_errors_older_than(&self, before_ms: i64) -> Result<u64, StoreError> {
+        let work = Work::Sliced(writer::prune_errors(before_ms));
+        self.writer.ask(work, PRUNE_LIMIT)
+    }
+
+    fn change(&self, task: Task) -> Result<u64, StoreError> {
+        self.writer.ask(Work::Once(task), CHANGE_LIMIT)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.close(DROP_LIMIT) {
+            tracing::error!(%error, "the store did not close in order");
+        }
+    }
+}

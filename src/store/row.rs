@@ -1,0 +1,166 @@
+//! The rows that the gateway writes: one usage row per request, and an error
+//! row for each failure worth keeping. Plain values; the writer turns them
+//! into SQL.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::metrics::Observation;
+use crate::protocol::Protocol;
+pub use crate::protocol::usage::Tokens;
+
+/// How a request ended. The words are those of `responseStatus`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Answered to the end.
+    Success,
+    /// Failed, before or after the first byte.
+    Error,
+    /// Answered with nothing in it.
+    Empty,
+    /// Ran into a time limit.
+    Timeout,
+    /// Cut off because the provider went quiet.
+    Stall,
+    /// The client left.
+    Cancelled,
+    /// Refused by a quota.
+    QuotaExceeded,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Error,
+        Self::Empty,
+        Self::Timeout,
+        Self::Stall,
+        Self::Cancelled,
+        Self::QuotaExceeded,
+    ];
+
+    /// Whether the request counts as an error in totals. A client that left
+    /// and an empty answer do not.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::Error | Self::Timeout | Self::Stall | Self::QuotaExceeded
+        )
+    }
+
+    /// The word in rows and API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Empty => "empty",
+            Self::Timeout => "timeout",
+            Self::Stall => "stall",
+            Self::Cancelled => "cancelled",
+            Self::QuotaExceeded => "quota_exceeded",
+        }
+    }
+}
+
+/// One request, as it is written down. Times are wall-clock milliseconds
+/// since the epoch (`start_ms`) or milliseconds of duration.
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "the fields are the API's usage record; see the management API"
+)]
+pub struct UsageRow {
+    pub request_id: Uuid,
+    pub client_request_id: Option<Box<str>>,
+    pub start_ms: i64,
+    pub source_ip: Option<IpAddr>,
+    pub key: Option<Arc<str>>,
+    pub attribution: Option<Box<str>>,
+    pub incoming: Protocol,
+    pub outgoing: Option<Protocol>,
+    /// The provider that answered, or the last one tried.
+    pub provider: Option<Arc<str>>,
+    /// The model at that provider.
+    pub selected_model: Option<Arc<str>>,
+    /// The model as the client named it.
+    pub incoming_alias: Option<Arc<str>>,
+    /// The alias's own id, or the whole `direct/...` name.
+    pub canonical: Option<Arc<str>>,
+    pub attempts: u16,
+    /// JSON array of attempts, when there was more than one or one failed.
+    pub retry_history: Option<Box<str>>,
+    /// JSON array of `provider/model`, when there was more than one.
+    pub all_attempted: Option<Box<str>>,
+    pub tokens: Tokens,
+    pub tokens_estimated: bool,
+    pub duration_ms: f64,
+    pub ttft_ms: Option<f64>,
+    pub streamed: bool,
+    pub passthrough: bool,
+    pub status: Status,
+    pub has_error: bool,
+    pub tool_calls: Option<u32>,
+    pub finish_reason: Option<Cow<'static, str>>,
+    /// JSON array of notes.
+    pub notes: Option<Box<str>>,
+    /// HTTP status sent to the client, 0 when none was.
+    pub http_status: u16,
+}
+
+impl<'a> From<&'a UsageRow> for Observation<'a> {
+    fn from(row: &'a UsageRow) -> Self {
+        let Tokens {
+            input,
+            cache_read,
+            cache_write_short,
+            cache_write_long,
+            cache_write_other,
+            tool_prompt,
+            output,
+            reasoning,
+        } = row.tokens;
+        let sum = |parts: &[Option<u64>]| {
+            let parts = parts.iter().copied().flatten();
+            parts.fold(0_u64, u64::saturating_add)
+        };
+        Self {
+            start_ms: row.start_ms,
+            key: row.key.as_deref(),
+            attribution: row.attribution.as_deref(),
+            provider: row.provider.as_deref(),
+            alias: row.canonical.as_deref(),
+            failed: row.status.is_failure(),
+            streamed: row.streamed,
+            duration_ms: row.duration_ms,
+            ttft_ms: row.ttft_ms,
+            input: sum(&[input, tool_prompt]),
+            output: sum(&[output]),
+            reasoning: sum(&[reasoning]),
+            cached: sum(&[cache_read]),
+            cache_write: sum(&[cache_write_short, cache_write_long, cache_write_other]),
+        }
+    }
+}
+
+/// A failure, with what is needed to find its cause. Secrets never get here.
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "the fields are the API's error record; see the management API"
+)]
+pub struct ErrorRow {
+    pub request_id: Uuid,
+    pub date_ms: i64,
+    pub key: Option<Arc<str>>,
+    pub message: String,
+    /// JSON object: apiType, provider, targetModel, targetApiType, url,
+    /// headers, statusCode, providerResponse, providerResponseHeaders,
+    /// allAttemptedProviders, attemptCount, retryHistory, code.
+    pub details: String,
+}

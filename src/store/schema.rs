@@ -1,0 +1,161 @@
+//! The tables, and how older files become newer ones. A migration that has
+//! been released is never changed; the next one is appended.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+
+use super::error::OpenError;
+
+/// Says in the file's header that it is ours: `PLXS`.
+const APPLICATION_ID: i64 = 0x504c_5853;
+
+/// Brings the database up to the newest schema. Refuses what is not ours, and
+/// what is newer than this program.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    let found = number(connection, "user_version").map_err(failed)?;
+    let owner = number(connection, "application_id").map_err(failed)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(failed)?;
+    let empty = tables == 0 && found == 0 && owner == 0;
+    if !empty && owner != APPLICATION_ID {
+        return Err(OpenError::Foreign {
+            path: path.to_owned(),
+        });
+    }
+    if found > known {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known,
+        });
+    }
+    if found == known {
+        return Ok(());
+    }
+    let steps = Migrations::new(STEPS.iter().map(|sql| M::up(sql)).collect());
+    steps.to_latest(connection).map_err(|error| match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => failed(err),
+        other => OpenError::Failed {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
+    })
+}
+
+fn number(connection: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, pragma, |row| row.get(0))
+}
+
+const STEPS: &[&str] = &[USAGE_AND_ERRORS];
+
+/// `usage.id` is the request's start in milliseconds, shifted left by 20 bits,
+/// plus a number that tells the requests of one millisecond apart: the default
+/// order, date ranges and retention all walk the primary key, and new rows go
+/// to its end. The only other index makes a row that is written twice one row,
+/// and finds it again.
+///
+/// Columns that end in `_id` refer to `names`, which holds each text once.
+/// Times are microseconds, money is nano-dollars; NULL is "not known".
+///
+/// `usage_hours` counts rows by hour and key (0 is no key), so that totals and
+/// the place of any page are found without counting rows.
+const USAGE_AND_ERRORS: &str = "
+PRAGMA application_id = 0x504c5853;
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    text TEXT NOT NULL UNIQUE
+);
+CREATE TABLE usage (
+    id INTEGER PRIMARY KEY,
+    request_id BLOB NOT NULL,
+    key_id INTEGER,
+    provider_id INTEGER,
+    model_id INTEGER,
+    alias_id INTEGER,
+    canonical_id INTEGER,
+    incoming_id INTEGER NOT NULL,
+    outgoing_id INTEGER,
+    status_id INTEGER NOT NULL,
+    finish_id INTEGER,
+    http_status INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    streamed INTEGER NOT NULL,
+    passthrough INTEGER NOT NULL,
+    has_error INTEGER NOT NULL,
+    tokens_estimated INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    ttft_us INTEGER,
+    input INTEGER,
+    cache_read INTEGER,
+    cache_write_short INTEGER,
+    cache_write_long INTEGER,
+    cache_write_other INTEGER,
+    tool_prompt INTEGER,
+    output INTEGER,
+    reasoning INTEGER,
+    tool_calls INTEGER,
+    cost_input INTEGER,
+    cost_output INTEGER,
+    cost_cached INTEGER,
+    cost_cache_write INTEGER,
+    cost_total INTEGER,
+    cost_source TEXT,
+    cost_metadata TEXT,
+    source_ip TEXT,
+    attribution TEXT,
+    client_request_id TEXT,
+    all_attempted TEXT,
+    retry_history TEXT,
+    notes TEXT
+);
+CREATE UNIQUE INDEX usage_by_request ON usage (request_id);
+CREATE TABLE usage_hours (
+    hour INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    PRIMARY KEY (hour, key_id)
+) WITHOUT ROWID;
+CREATE TABLE errors (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id BLOB NOT NULL,
+    date_ms INTEGER NOT NULL,
+    key_id INTEGER,
+    message TEXT NOT NULL,
+    details TEXT NOT NULL
+);
+CREATE INDEX errors_by_request ON errors (request_id);
+CREATE INDEX errors_by_date ON errors (date_ms);
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linked_sqlite_has_the_fix_for_corrupted_logs_on_reset() {
+        assert!(rusqlite::version_number() >= 3_051_003);
+    }
+
+    #[test]
+    fn the_file_says_whose_it_is() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Path::new("x")).unwrap();
+        assert_eq!(
+            number(&connection, "application_id").unwrap(),
+            APPLICATION_ID
+        );
+    }
+
+    #[test]
+    fn migrating_twice_changes_nothing() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Path::new("x")).unwrap();
+        migrate(&mut connection, Path::new("x")).unwrap();
+        assert_eq!(number(&connection, "user_version").unwrap(), 1);
+    }
+}
