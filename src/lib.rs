@@ -46,3 +46,4 @@ pub mod telemetry;
 
 // 5. Sockets, and a provider that is not one, for demos, tests and benches.
 
+pub mod simulate;
