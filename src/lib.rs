@@ -41,6 +41,9 @@ pub mod store;
 pub mod telemetry;
 
 // 3. One concern each.
+pub mod auth;
+pub mod routing;
+pub mod upstream;
 
 // 4. The product.
 

@@ -1,0 +1,246 @@
+//! What an attempt's outcome means: whose fault it was, whether another
+//! target may be tried, and which of the answer's header fields pass on.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName};
+
+use super::pool::SendError;
+use crate::config::Failover;
+use crate::protocol::error::{ErrorClass, UpstreamError};
+
+/// What kind of thing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection.
+    Connect,
+    /// The connection failed under the request.
+    Network,
+    /// The attempt's time ran out.
+    Timeout,
+    /// An HTTP status other than 2xx.
+    Status,
+    /// A 2xx answer that carried an error, or nothing that can be read.
+    Answer,
+}
+
+/// An attempt that did not answer.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// The provider's HTTP status, when there was one.
+    pub status: Option<StatusCode>,
+    /// What the provider said, or what happened on the wire.
+    pub error: UpstreamError,
+    /// The provider's own answer, to be passed on as it is.
+    pub raw: Option<RawAnswer>,
+}
+
+/// A provider's error answer: head and bounded body.
+#[derive(Debug)]
+pub struct RawAnswer {
+    /// The head as it came.
+    pub headers: HeaderMap,
+    /// The body, cut at a limit.
+    pub body: bytes::Bytes,
+    /// Whether the body is all of it.
+    pub whole: bool,
+}
+
+impl Failure {
+    /// A failure without an HTTP answer.
+    #[must_use]
+    pub fn new(kind: FailureKind, class: ErrorClass, message: String) -> Box<Self> {
+        Box::new(Self {
+            kind,
+            status: None,
+            error: UpstreamError {
+                class,
+                message,
+                code: None,
+                retry_after: None,
+            },
+            raw: None,
+        })
+    }
+
+    /// The connection failed, or none came about.
+    #[must_use]
+    pub fn from_send(error: &SendError) -> Box<Self> {
+        let kind = match error {
+            SendError::Connect(io) if io.kind() == std::io::ErrorKind::TimedOut => {
+                FailureKind::Timeout
+            }
+            SendError::Connect(_) => FailureKind::Connect,
+            SendError::Exchange(_) => FailureKind::Network,
+        };
+        Self::new(
+            kind,
+            ErrorClass::UpstreamFailed,
+            format!("{} ({})", error, error_code(error)),
+        )
+    }
+
+    /// The attempt's time limit passed.
+    #[must_use]
+    pub fn timeout(limit: Duration) -> Box<Self> {
+        Self::new(
+            FailureKind::Timeout,
+            ErrorClass::Timeout,
+            format!("no answer within {} s", limit.as_secs_f32()),
+        )
+    }
+
+    /// Takes the gateway's own credentials out of what the provider said: some
+    /// repeat in their errors what they were sent.
+    pub fn scrub(&mut self, secrets: &[Vec<u8>]) {
+        for secret in secrets
+            .iter()
+            .filter(|secret| secret.len() >= SECRET_LENGTH)
+        {
+            if let Ok(text) = std::str::from_utf8(secret)
+                && self.error.message.contains(text)
+            {
+                self.error.message = self.error.message.replace(text, REDACTED);
+            }
+            if let Some(raw) = &mut self.raw {
+                raw.body = without(&raw.body, secret);
+            }
+        }
+    }
+
+    /// Whether another target may be tried: not for what is the client's own
+    /// fault. A 400 that speaks of an exhausted account is the operator's.
+    #[must_use]
+    pub fn may_go_on(&self, failover: &Failover) -> bool {
+        match self.kind {
+            FailureKind::Timeout | FailureKind::Answer => true,
+            FailureKind::Connect | FailureKind::Network => {
+                let text = self.error.message.to_ascii_lowercase();
+                failover
+                    .retryable_errors
+                    .iter()
+                    .any(|token| text.contains(&token.to_ascii_lowercase()))
+            }
+            FailureKind::Status => self.status_may_go_on(failover),
+        }
+    }
+
+    fn status_may_go_on(&self, failover: &Failover) -> bool {
+        let status = self.status.map_or(0, |status| status.as_u16());
+        // A 400 about the account or its key is the operator's fault.
+        let operators = matches!(
+            self.error.class,
+            ErrorClass::Quota | ErrorClass::UpstreamAuth
+        );
+        if status == 402 || (status == 400 && operators) {
+            return true;
+        }
+        match &failover.retryable_status_codes {
+            Some(codes) => codes.contains(&status),
+            None => !matches!(status, 200..=299 | 400 | 413 | 422),
+        }
+    }
+
+    /// The short tag of an attempt in messages: a status, or a word.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        match (self.status, self.kind) {
+            (Some(status), FailureKind::Status) => status.as_u16().to_string(),
+            (_, FailureKind::Timeout) => "timeout".into(),
+            (_, FailureKind::Answer) => "bad answer".into(),
+            _ => "network".into(),
+        }
+    }
+}
+
+/// The names that operators know network errors by, for `retryableErrors`.
+/// A reset, a broken pipe and an early end all count as ECONNRESET.
+fn error_code(error: &SendError) -> &'static str {
+    use std::io::ErrorKind;
+    let kind = match error {
+        SendError::Connect(error) => super::connect::io_kind(error).or_else(|| Some(error.kind())),
+        SendError::Exchange(error) => super::connect::io_kind(error),
+    };
+    match (error, kind) {
+        (_, Some(ErrorKind::ConnectionRefused)) => "ECONNREFUSED",
+        (_, Some(ErrorKind::TimedOut)) => "ETIMEDOUT",
+        (_, Some(ErrorKind::HostUnreachable)) => "EHOSTUNREACH",
+        (_, Some(ErrorKind::NetworkUnreachable)) => "ENETUNREACH",
+        (SendError::Exchange(_), _)
+        | (
+            _,
+            Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof),
+        ) => "ECONNRESET",
+        (SendError::Connect(_), _) => "ENOTFOUND",
+    }
+}
+
+/// Shorter credentials can't be told from ordinary words.
+const SECRET_LENGTH: usize = 6;
+const REDACTED: &str = "[redacted]";
+
+fn without(body: &bytes::Bytes, secret: &[u8]) -> bytes::Bytes {
+    let finder = memchr::memmem::Finder::new(secret);
+    let mut from = 0;
+    let mut kept = Vec::new();
+    for at in finder.find_iter(body) {
+        kept.extend_from_slice(&body[from..at]);
+        kept.extend_from_slice(REDACTED.as_bytes());
+        from = at + secret.len();
+    }
+    if from == 0 {
+        return body.clone();
+    }
+    kept.extend_from_slice(&body[from..]);
+    kept.into()
+}
+
+/// Turns a provider's header fields into those the client gets, in place:
+/// what describes the content or the provider's limits stays, `request-id`
+/// goes on under another name, everything else is dropped.
+pub fn relay_headers(headers: &mut HeaderMap) {
+    const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+    let id = headers
+        .remove("request-id")
+        .or_else(|| headers.remove("x-request-id"));
+    let dropped: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| !passes(name))
+        .cloned()
+        .collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+    if let Some(id) = id {
+        headers.insert(UPSTREAM_ID, id);
+    }
+}
+
+fn passes(name: &HeaderName) -> bool {
+    if [
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::RETRY_AFTER,
+        header::CACHE_CONTROL,
+    ]
+    .contains(name)
+    {
+        return true;
+    }
+    let name = name.as_str();
+    name.starts_with("x-ratelimit-")
+        || name.starts_with("anthropic-ratelimit-")
+        || matches!(
+            name,
+            "openai-processing-ms"
+                | "openai-version"
+                | "openai-model"
+                | "retry-after-ms"
+                | "x-should-retry"
+                | "content-disposition"
+        )
+}
