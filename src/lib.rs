@@ -44,6 +44,9 @@ pub mod telemetry;
 pub mod auth;
 pub mod routing;
 pub mod upstream;
+pub mod exchange;
+pub mod relay;
+pub mod body;
 
 // 4. The product.
 

@@ -1,0 +1,490 @@
+//! The record of one request: all that was learned about it, in one place.
+//!
+//! It changes through methods named after events. The first outcome wins; an
+//! exchange that is dropped without one was left by its client. Dropping it
+//! writes its one row, whatever happened.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::config::{Config, Key};
+use crate::metrics::{InFlightGuard, Metrics};
+use crate::protocol::Protocol;
+use crate::protocol::meter::Reading;
+use crate::protocol::usage::Tokens;
+use crate::routing::Candidate;
+use crate::store::Writer;
+use crate::store::row::{ErrorRow, Status, UsageRow};
+use crate::upstream::{Failure, Outbound};
+
+/// Where a core writes down what happened. One per core: a handle that cores
+/// shared would be counted up and down by all of them for every request.
+#[derive(Debug)]
+pub struct Books {
+    /// Takes the rows.
+    pub writer: Writer,
+    /// Counts what is going on.
+    pub metrics: Arc<Metrics>,
+}
+
+/// One try at one target.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Who was tried.
+    pub provider: Arc<str>,
+    /// The model there.
+    pub model: Arc<str>,
+    /// What was spoken to it.
+    pub protocol: Protocol,
+    /// How it went.
+    pub result: AttemptResult,
+    /// Why, when it failed or was skipped.
+    pub reason: String,
+    /// The provider's HTTP status, when there was one.
+    pub status: Option<u16>,
+    /// A word or status for the summary.
+    pub tag: String,
+    /// Whether the next target could be tried.
+    pub retryable: bool,
+}
+
+/// How an attempt went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// It answered.
+    Answered,
+    /// It was tried and did not.
+    Failed,
+    /// It was passed over without being tried.
+    Skipped,
+}
+
+impl AttemptResult {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "success",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// The one mutable record of a request. See the module's text.
+#[derive(Debug)]
+pub struct Exchange {
+    books: Arc<Books>,
+    /// The configuration this request sees from its beginning to its end.
+    pub config: Arc<Config>,
+    row: Option<Box<UsageRow>>,
+    started: Instant,
+    attempts: Vec<Attempt>,
+    in_flight: Option<InFlightGuard>,
+    outcome: Option<Status>,
+    /// Fields of the key's own name, kept for error rows.
+    key: Option<Arc<Key>>,
+}
+
+/// What is known of a request the moment it arrives.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The request's own id.
+    pub id: Uuid,
+    /// What the client spoke.
+    pub protocol: Protocol,
+    /// The client's address; none on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// `x-client-request-id`.
+    pub client_id: Option<Box<str>>,
+    /// Milliseconds since the epoch.
+    pub wall_ms: i64,
+    /// For durations.
+    pub now: Instant,
+}
+
+impl Exchange {
+    /// Opens the record. From here on there will be one row.
+    #[must_use]
+    pub fn new(books: Arc<Books>, config: Arc<Config>, arrival: Arrival) -> Self {
+        let row = UsageRow {
+            request_id: arrival.id,
+            client_request_id: arrival.client_id,
+            start_ms: arrival.wall_ms,
+            source_ip: arrival.address,
+            key: None,
+            attribution: None,
+            incoming: arrival.protocol,
+            outgoing: None,
+            provider: None,
+            selected_model: None,
+            incoming_alias: None,
+            canonical: None,
+            attempts: 0,
+            retry_history: None,
+            all_attempted: None,
+            tokens: Tokens::default(),
+            tokens_estimated: false,
+            duration_ms: 0.0,
+            ttft_ms: None,
+            streamed: false,
+            passthrough: false,
+            status: Status::Cancelled,
+            has_error: false,
+            tool_calls: None,
+            finish_reason: None,
+            notes: None,
+            http_status: 0,
+        };
+        Self {
+            books,
+            config,
+            row: Some(Box::new(row)),
+            started: arrival.now,
+            attempts: Vec::new(),
+            in_flight: None,
+            outcome: None,
+            key: None,
+        }
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.row
+            .as_ref()
+            .map_or_else(Uuid::nil, |row| row.request_id)
+    }
+
+    /// What the client spoke.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.row.as_ref().map_or(Protocol::Chat, |row| row.incoming)
+    }
+
+    /// The caller's key, once it is known.
+    #[must_use]
+    pub fn key(&self) -> Option<&Arc<Key>> {
+        self.key.as_ref()
+    }
+
+    /// The attempts so far.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// When the request arrived.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The caller is known.
+    pub fn authenticated(&mut self, key: &Arc<Key>, attribution: Option<Box<str>>) {
+        if let Some(row) = &mut self.row {
+            row.key = Some(Arc::clone(&key.name));
+            row.attribution = attribution;
+        }
+        self.key = Some(Arc::clone(key));
+    }
+
+    /// What the client wants is known.
+    pub fn asked(&mut self, model: Arc<str>, streamed: bool) {
+        if let Some(row) = &mut self.row {
+            row.incoming_alias = Some(model);
+            row.streamed = streamed;
+        }
+    }
+
+    /// The model's name led somewhere.
+    pub fn resolved(&mut self, canonical: Arc<str>) {
+        if let Some(row) = &mut self.row {
+            row.canonical = Some(canonical);
+        }
+    }
+
+    /// A candidate was passed over without being tried.
+    pub fn skipped(&mut self, candidate: &Candidate, protocol: Protocol, reason: String) {
+        self.attempts.push(Attempt {
+            provider: Arc::clone(&candidate.provider.id),
+            model: Arc::clone(&candidate.model),
+            protocol,
+            result: AttemptResult::Skipped,
+            reason,
+            status: None,
+            tag: "skipped".into(),
+            retryable: true,
+        });
+    }
+
+    /// A target is about to be tried.
+    pub fn attempt_started(
+        &mut self,
+        candidate: &Candidate,
+        protocol: Protocol,
+        passthrough: bool,
+    ) {
+        self.in_flight = Some(
+            self.books
+                .metrics
+                .in_flight(&candidate.provider.id, &candidate.model),
+        );
+        if let Some(row) = &mut self.row {
+            row.attempts += 1;
+            row.provider = Some(Arc::clone(&candidate.provider.id));
+            row.selected_model = Some(Arc::clone(&candidate.model));
+            row.outgoing = Some(protocol);
+            row.passthrough = passthrough;
+        }
+    }
+
+    /// The target that is being tried did not answer.
+    pub fn attempt_failed(&mut self, failure: &Failure, outbound: &Outbound<'_>, retryable: bool) {
+        self.in_flight = None;
+        self.push_attempt(AttemptResult::Failed, failure, retryable);
+        let details = self.failure_details(failure, outbound);
+        self.write_error(failure.error.message.clone(), details);
+    }
+
+    fn push_attempt(&mut self, result: AttemptResult, failure: &Failure, retryable: bool) {
+        let Some(row) = &self.row else { return };
+        let (Some(provider), Some(model), Some(protocol)) =
+            (&row.provider, &row.selected_model, row.outgoing)
+        else {
+            return;
+        };
+        self.attempts.push(Attempt {
+            provider: Arc::clone(provider),
+            model: Arc::clone(model),
+            protocol,
+            result,
+            reason: failure.error.message.clone(),
+            status: failure.status.map(|status| status.as_u16()),
+            tag: failure.tag(),
+            retryable,
+        });
+    }
+
+    /// The request was refused, or failed, before anything was relayed.
+    pub fn refused(&mut self, message: &str, http_status: u16, status: Status) {
+        if self.attempts.is_empty() {
+            let details = json!({ "apiType": self.protocol().name(), "statusCode": http_status });
+            self.write_error(message.to_owned(), details);
+        }
+        if let Some(row) = &mut self.row {
+            row.http_status = http_status;
+        }
+        self.settle(status);
+    }
+
+    /// The answer's head goes to the client.
+    pub fn answering(&mut self, http_status: u16, streamed: bool) {
+        if let Some(row) = &mut self.row {
+            row.http_status = http_status;
+            row.streamed |= streamed;
+        }
+    }
+
+    /// The first content came.
+    pub fn first_content(&mut self, now: Instant) {
+        let elapsed = milliseconds(self.started, now);
+        if let Some(row) = &mut self.row {
+            row.ttft_ms.get_or_insert(elapsed);
+        }
+    }
+
+    /// What the meter read.
+    pub fn metered(&mut self, reading: Reading) {
+        if let Some(row) = &mut self.row {
+            row.tokens = reading.tokens;
+            row.finish_reason = reading.finish_reason;
+            row.tool_calls = Some(reading.tool_calls);
+        }
+    }
+
+    /// The answer broke off after it had begun.
+    pub fn broke_off(&mut self, message: &str) {
+        let details = json!({
+            "apiType": self.protocol().name(),
+            "provider": self.row.as_ref().and_then(|row| row.provider.clone()),
+            "targetModel": self.row.as_ref().and_then(|row| row.selected_model.clone()),
+            "afterFirstByte": true,
+        });
+        self.write_error(message.to_owned(), details);
+    }
+
+    /// The end. Only the first counts.
+    pub fn settle(&mut self, status: Status) {
+        if self.outcome.is_some() {
+            return;
+        }
+        self.outcome = Some(status);
+        self.in_flight = None;
+        let Some(mut row) = self.row.take() else {
+            return;
+        };
+        let now = Instant::now();
+        row.status = status;
+        row.duration_ms = milliseconds(self.started, now);
+        row.ttft_ms = match row.ttft_ms {
+            None if status == Status::Success && !row.streamed => Some(row.duration_ms),
+            known => known,
+        };
+        row.has_error |= status != Status::Success && status != Status::Cancelled;
+        if !self.attempts.is_empty() {
+            row.retry_history = Some(self.history(&row));
+            row.all_attempted = self.all_attempted(&row);
+        }
+        self.books.writer.usage(row);
+    }
+
+    fn history(&self, row: &UsageRow) -> Box<str> {
+        let mut entries: Vec<Value> = self
+            .attempts
+            .iter()
+            .enumerate()
+            .map(history_entry)
+            .collect();
+        if row.status == Status::Success
+            && let (Some(provider), Some(model)) = (&row.provider, &row.selected_model)
+        {
+            entries.push(json!({
+                "index": entries.len() + 1, "provider": provider, "model": model,
+                "apiType": row.outgoing.map(Protocol::name), "status": AttemptResult::Answered.name(),
+                "reason": "answered", "statusCode": row.http_status, "retryable": false,
+            }));
+        }
+        Value::Array(entries).to_string().into_boxed_str()
+    }
+
+    fn all_attempted(&self, row: &UsageRow) -> Option<Box<str>> {
+        let mut names: Vec<String> = self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.result != AttemptResult::Skipped)
+            .map(|attempt| format!("{}/{}", attempt.provider, attempt.model))
+            .collect();
+        if row.status == Status::Success
+            && let (Some(provider), Some(model)) = (&row.provider, &row.selected_model)
+        {
+            names.push(format!("{provider}/{model}"));
+        }
+        (!names.is_empty()).then(|| json!(names).to_string().into_boxed_str())
+    }
+
+    fn failure_details(&self, failure: &Failure, outbound: &Outbound<'_>) -> Value {
+        let last = self.attempts.last();
+        let raw = failure.raw.as_ref();
+        json!({
+            "apiType": self.protocol().name(),
+            "provider": last.map(|attempt| &*attempt.provider),
+            "targetModel": last.map(|attempt| &*attempt.model),
+            "targetApiType": last.map(|attempt| attempt.protocol.name()),
+            "url": outbound.url(),
+            "headers": masked(&outbound.headers()),
+            "statusCode": failure.status.map(|status| status.as_u16()),
+            "providerResponse": raw.map(|raw| excerpt(&raw.body)),
+            "providerResponseHeaders": raw.map(|raw| masked(&raw.headers)),
+            "cooldownTriggered": false,
+            "attemptCount": self.row.as_ref().map(|row| row.attempts),
+            "allAttemptedProviders": self.attempts.iter().map(|attempt| format!("{}/{}", attempt.provider, attempt.model)).collect::<Vec<_>>(),
+            "retryHistory": self.attempts.iter().enumerate().map(history_entry).collect::<Vec<_>>(),
+            "code": failure.error.code,
+        })
+    }
+
+    fn write_error(&mut self, message: String, details: Value) {
+        let Some(row) = &mut self.row else { return };
+        row.has_error = true;
+        self.books.writer.error(Box::new(ErrorRow {
+            request_id: row.request_id,
+            date_ms: row.start_ms + elapsed_ms(self.started),
+            key: row.key.clone(),
+            message,
+            details: details.to_string(),
+        }));
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.settle(Status::Cancelled);
+    }
+}
+
+fn milliseconds(from: Instant, to: Instant) -> f64 {
+    // Microseconds are as fine as anybody reads these.
+    (to.saturating_duration_since(from).as_micros() as f64) / 1000.0
+}
+
+fn elapsed_ms(from: Instant) -> i64 {
+    i64::try_from(from.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
+fn history_entry((index, attempt): (usize, &Attempt)) -> Value {
+    json!({
+        "index": index + 1,
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "apiType": attempt.protocol.name(),
+        "status": attempt.result.name(),
+        "reason": attempt.reason,
+        "statusCode": attempt.status,
+        "retryable": attempt.retryable,
+    })
+}
+
+/// At most 2 KB of an answer, for the error list.
+fn excerpt(body: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&body[..body.len().min(2048)])
+}
+
+/// Header fields as JSON; sensitive values and what looks like a credential
+/// keep only their ends, and only when they are long enough for that.
+fn masked(headers: &http::HeaderMap) -> Value {
+    let mut object = serde_json::Map::new();
+    for (name, value) in headers {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let secret = value.is_sensitive()
+            || matches!(
+                name.as_str(),
+                "authorization" | "x-api-key" | "x-goog-api-key" | "cookie" | "set-cookie"
+            );
+        let shown = if secret {
+            mask(&text)
+        } else {
+            text.into_owned()
+        };
+        object.insert(name.as_str().to_owned(), Value::String(shown));
+    }
+    Value::Object(object)
+}
+
+fn mask(secret: &str) -> String {
+    let (scheme, rest) = match secret.split_once(' ') {
+        Some((scheme, rest)) => (format!("{scheme} "), rest),
+        None => (String::new(), secret),
+    };
+    let letters: Vec<char> = rest.chars().collect();
+    if letters.len() < 16 {
+        return format!("{scheme}...");
+    }
+    let head: String = letters[..4].iter().collect();
+    let tail: String = letters[letters.len() - 4..].iter().collect();
+    format!("{scheme}{head}...{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_secret_shows_its_ends_only_when_it_is_long() {
+        assert_eq!(mask("Bearer sk-0123456789abcdef"), "Bearer sk-0...cdef");
+        assert_eq!(mask("short"), "...");
+    }
+}

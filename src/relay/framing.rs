@@ -1,0 +1,156 @@
+//! How an answer is cut into pieces that may be passed on: a document as it
+//! comes, a stream only in whole events or elements.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::Form;
+use crate::protocol::gemini::array::ArrayAligner;
+use crate::protocol::json;
+use crate::protocol::meter::Meter;
+use crate::protocol::opening;
+use crate::protocol::sse::{Aligner, Decoder, Event};
+
+/// The pieces of one answer.
+#[derive(Debug)]
+pub(super) enum Framing {
+    Document,
+    Events { aligner: Aligner, cut_usage: bool },
+    Array(ArrayAligner),
+}
+
+impl Framing {
+    pub(super) fn new(form: Form, cut_usage: bool) -> Self {
+        match form {
+            Form::Unary => Self::Document,
+            Form::Events => Self::Events {
+                aligner: Aligner::new(),
+                cut_usage,
+            },
+            Form::Array => Self::Array(ArrayAligner::default()),
+        }
+    }
+
+    /// Takes a chunk; what may be passed on is metered and put in `ready`. Only
+    /// what is passed on is metered: a finish that stands in half an event is
+    /// none.
+    pub(super) fn push(&mut self, chunk: Bytes, meter: &mut Meter, ready: &mut VecDeque<Bytes>) {
+        let mut pass = |whole: Bytes| {
+            meter.push(&whole);
+            ready.push_back(whole);
+        };
+        match self {
+            Self::Document => pass(chunk),
+            Self::Array(aligner) => aligner.push(chunk, pass),
+            Self::Events {
+                aligner,
+                cut_usage: false,
+            } => aligner.push(chunk, pass),
+            Self::Events {
+                aligner,
+                cut_usage: true,
+            } => {
+                // The usage event may lie in several chunks; it is looked for in
+                // what they make together.
+                let mut whole = Vec::new();
+                aligner.push(chunk, |part| whole.push(part));
+                let whole = match whole.len() {
+                    0 => return,
+                    1 => whole.swap_remove(0),
+                    _ => Bytes::from(whole.concat()),
+                };
+                meter.push(&whole);
+                without_usage(whole, ready);
+            }
+        }
+    }
+
+    /// The provider ended its stream. What is held goes out when it is a whole
+    /// event but for its blank line, or the end of an array; else it is dropped.
+    pub(super) fn finish(&mut self, meter: &mut Meter, ready: &mut VecDeque<Bytes>) {
+        let mut tail = Vec::new();
+        match self {
+            Self::Document => {}
+            Self::Events { aligner, .. } => aligner.finish(|part| tail.push(part)),
+            Self::Array(aligner) if aligner.is_closed() => aligner.finish(|part| tail.push(part)),
+            Self::Array(aligner) => aligner.discard(),
+        }
+        let tail = tail.concat();
+        let whole = match self {
+            Self::Events { .. } => is_whole_event(&tail),
+            _ => true,
+        };
+        if whole && !tail.is_empty() {
+            meter.push(&tail);
+            ready.push_back(tail.into());
+        }
+    }
+
+    /// Whether the form itself says that nothing more belongs to it.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Document => true,
+            Self::Events { .. } => false,
+            Self::Array(aligner) => aligner.is_closed(),
+        }
+    }
+
+    /// Whether an element of an array was an error.
+    pub(super) fn has_error(&self) -> bool {
+        matches!(self, Self::Array(aligner) if aligner.has_error())
+    }
+
+    /// Drops what was held back of a piece that will never be whole. False when
+    /// part of it is with the client already.
+    pub(super) fn break_off(&mut self) -> bool {
+        match self {
+            Self::Document => false,
+            Self::Events { aligner, .. } => {
+                aligner.discard();
+                !aligner.mid_event()
+            }
+            Self::Array(aligner) => {
+                aligner.discard();
+                !aligner.mid_event()
+            }
+        }
+    }
+
+    /// Whether something may be put between what was passed on and what comes.
+    pub(super) fn between_events(&self) -> bool {
+        matches!(self, Self::Events { aligner, .. } if !aligner.mid_event())
+    }
+
+    /// Whether a further element of an array needs a comma before it.
+    pub(super) fn has_elements(&self) -> bool {
+        matches!(self, Self::Array(aligner) if aligner.elements() > 0)
+    }
+}
+
+/// An event without its blank line whose data is all there.
+fn is_whole_event(tail: &[u8]) -> bool {
+    let mut whole = true;
+    let mut decoder = Decoder::new();
+    let mut check =
+        |event: Event<'_>| whole &= event.data == b"[DONE]" || json::is_document(event.data);
+    if decoder.push(tail, &mut check).is_err() {
+        return false;
+    }
+    decoder.finish(&mut check);
+    whole
+}
+
+/// Passes events on but for the usage event of a chat stream whose client did
+/// not ask for it.
+fn without_usage(mut events: Bytes, ready: &mut VecDeque<Bytes>) {
+    while let Some(span) = opening::usage_event(&events) {
+        if span.start > 0 {
+            ready.push_back(events.split_to(span.start));
+        }
+        drop(events.split_to(span.len()));
+    }
+    if !events.is_empty() {
+        ready.push_back(events);
+    }
+}
