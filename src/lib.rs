@@ -49,6 +49,10 @@ pub mod relay;
 pub mod body;
 
 // 4. The product.
+pub mod app;
+pub mod inference;
+pub mod management;
+pub mod routes;
 
 // 5. Sockets, and a provider that is not one, for demos, tests and benches.
 

@@ -1,0 +1,333 @@
+//! One try at one target: send, then look at the answer until it is sure that
+//! it is one. What was looked at is kept and passed on as it was.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::response::Parts;
+use http::{HeaderMap, StatusCode};
+
+use super::Work;
+use super::plan::Splice;
+use crate::protocol::Protocol;
+use crate::protocol::error::{self, ErrorClass, UpstreamError};
+use crate::protocol::gemini::array::ArrayAligner;
+use crate::protocol::json;
+use crate::protocol::meter::Meter;
+use crate::protocol::opening::{self, Opening};
+use crate::protocol::sse::Decoder;
+use crate::relay::{Committed, Form};
+use crate::upstream::{Client, Failure, FailureKind, RawAnswer, UpstreamBody};
+
+/// A document up to this size is read whole before it is passed on, so that a
+/// provider that dies in the middle of it costs the client nothing.
+const WHOLE: usize = 256 * 1024;
+/// How much of an error answer is kept.
+const ERROR_BODY: usize = 64 * 1024;
+/// Time for an error answer's body to arrive.
+const ERROR_TIME: Duration = Duration::from_secs(10);
+/// A stream that shows no content for this long after its head is committed
+/// all the same: idle connections get cut on the way to the client.
+const SILENT_OPENING: Duration = Duration::from_secs(20);
+/// How much of a stream may pass without content before it is committed.
+const OPENING: usize = 64 * 1024;
+
+/// An answer at its commit point.
+pub(super) struct Answered {
+    pub(super) head: Parts,
+    pub(super) committed: Committed,
+    /// When the first content came, for streams.
+    pub(super) first_content: Option<Instant>,
+}
+
+/// Tries one target within a time limit. Dropping the future closes the
+/// connection to it.
+pub(super) async fn attempt(
+    client: &Client,
+    work: &Work,
+    splice: &Splice<'_>,
+    limit: Duration,
+    heartbeat: Duration,
+) -> Result<Answered, Box<Failure>> {
+    let trying = send(client, work, splice, limit, heartbeat);
+    match tokio::time::timeout(limit, trying).await {
+        Ok(result) => result,
+        Err(_) => Err(Failure::timeout(limit)),
+    }
+}
+
+async fn send(
+    client: &Client,
+    work: &Work,
+    splice: &Splice<'_>,
+    limit: Duration,
+    heartbeat: Duration,
+) -> Result<Answered, Box<Failure>> {
+    let build = |wire| splice.outbound.build(wire);
+    let sent = client.send(splice.outbound.origin(), &build).await;
+    let (head, body) = sent
+        .map_err(|error| Failure::from_send(&error))?
+        .into_parts();
+    if !head.status.is_success() {
+        let mut failure = Box::pin(error_answer(head, body)).await;
+        failure.scrub(&splice.outbound.secrets());
+        return Err(failure);
+    }
+    let form = form_of(work, &head.headers);
+    let mut committed = Committed {
+        protocol: splice.protocol,
+        form,
+        opening: Vec::new(),
+        rest: None,
+        meter: Meter::new(splice.protocol, form != Form::Unary),
+        cut_usage: splice.cut_usage && form == Form::Events,
+        idle: limit,
+        heartbeat,
+    };
+    let first_content = match form {
+        Form::Unary => {
+            open_document(&mut committed, body, &head.headers).await?;
+            None
+        }
+        Form::Events => open_events(&mut committed, body).await?,
+        Form::Array => {
+            open_array(&mut committed, body).await?;
+            Some(Instant::now())
+        }
+    };
+    Ok(Answered {
+        head,
+        committed,
+        first_content,
+    })
+}
+
+fn form_of(work: &Work, headers: &HeaderMap) -> Form {
+    if is_type(headers, "text/event-stream") {
+        return Form::Events;
+    }
+    let by_path = work
+        .ask
+        .path
+        .as_ref()
+        .is_some_and(|path| path.action == "streamGenerateContent");
+    if by_path && is_type(headers, "application/json") {
+        Form::Array
+    } else {
+        Form::Unary
+    }
+}
+
+fn is_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.get(..wanted.len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(wanted))
+}
+
+/// Reads a document: whole if it is small, else its beginning.
+async fn open_document(
+    committed: &mut Committed,
+    mut body: UpstreamBody,
+    headers: &HeaderMap,
+) -> Result<(), Box<Failure>> {
+    let mut size = 0;
+    loop {
+        match body.chunk().await {
+            Some(Ok(chunk)) => {
+                size += chunk.len();
+                committed.opening.push(chunk);
+            }
+            Some(Err(error)) => return Err(cut(&error)),
+            None => break,
+        }
+        if size > WHOLE {
+            committed.rest = Some(body);
+            break;
+        }
+    }
+    let whole = committed.rest.is_none();
+    if speaks_json(committed.protocol) && !headers.contains_key(http::header::CONTENT_ENCODING) {
+        check_document(committed, whole)?;
+    }
+    Ok(())
+}
+
+/// Speech and transcription answers may be anything.
+fn speaks_json(protocol: Protocol) -> bool {
+    !matches!(protocol, Protocol::Speech | Protocol::Transcriptions)
+}
+
+/// A 200 whose body is not a document of the protocol is no answer.
+fn check_document(committed: &Committed, whole: bool) -> Result<(), Box<Failure>> {
+    let opening: Cow<'_, [u8]> = match committed.opening.as_slice() {
+        [one] => Cow::Borrowed(one),
+        many => Cow::Owned(many.concat()),
+    };
+    if let Some(error) = opening::unary_failure(committed.protocol, &opening) {
+        return Err(answer_failure(error));
+    }
+    if whole && !json::is_document(&opening) {
+        return Err(unreadable("the provider's answer is not valid JSON"));
+    }
+    Ok(())
+}
+
+/// Reads a stream up to its first content.
+async fn open_events(
+    committed: &mut Committed,
+    mut body: UpstreamBody,
+) -> Result<Option<Instant>, Box<Failure>> {
+    let mut decoder = Decoder::new();
+    let silent = Instant::now() + SILENT_OPENING;
+    let mut size = 0;
+    let mut seen = false;
+    loop {
+        let Ok(chunk) = tokio::time::timeout_at(silent.into(), body.chunk()).await else {
+            committed.rest = Some(body);
+            return Ok(None);
+        };
+        let chunk = match chunk {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => return Err(cut(&error)),
+            None => return ended_early(seen),
+        };
+        size += chunk.len();
+        let verdict = look(committed.protocol, &mut decoder, &chunk);
+        committed.opening.push(chunk);
+        match verdict {
+            Opening::Failure(error) => return Err(answer_failure(error)),
+            Opening::Content | Opening::End => {
+                committed.rest = Some(body);
+                return Ok(Some(Instant::now()));
+            }
+            Opening::Wait => seen = true,
+        }
+        if size > OPENING {
+            committed.rest = Some(body);
+            return Ok(None);
+        }
+    }
+}
+
+/// The first event in a chunk that settles what the stream is.
+fn look(protocol: Protocol, decoder: &mut Decoder, chunk: &[u8]) -> Opening {
+    let mut verdict = Opening::Wait;
+    let decoded = decoder.push(chunk, |event| {
+        if matches!(verdict, Opening::Wait) {
+            verdict = opening::classify(protocol, event.name, event.data);
+        }
+    });
+    match decoded {
+        Ok(()) => verdict,
+        Err(error) => Opening::Failure(UpstreamError {
+            class: ErrorClass::UpstreamFailed,
+            message: error.to_string(),
+            code: None,
+            retry_after: None,
+        }),
+    }
+}
+
+fn ended_early(seen: bool) -> Result<Option<Instant>, Box<Failure>> {
+    let message = if seen {
+        "the provider's stream ended before any content"
+    } else {
+        "the provider's stream was empty"
+    };
+    Err(unreadable(message))
+}
+
+/// Reads the beginning of a JSON array that is streamed, up to its first
+/// element.
+async fn open_array(committed: &mut Committed, mut body: UpstreamBody) -> Result<(), Box<Failure>> {
+    let mut aligner = ArrayAligner::default();
+    let mut start = Vec::new();
+    loop {
+        match body.chunk().await {
+            Some(Ok(chunk)) => {
+                start.extend_from_slice(&chunk);
+                aligner.push(chunk.clone(), drop);
+                committed.opening.push(chunk);
+            }
+            Some(Err(error)) => return Err(cut(&error)),
+            None if start.trim_ascii().ends_with(b"]") => break,
+            None => return Err(unreadable("the provider's stream ended before any content")),
+        }
+        if aligner.elements() > 0 || start.len() > OPENING {
+            committed.rest = Some(body);
+            break;
+        }
+    }
+    match opening::unary_failure(committed.protocol, &start) {
+        Some(error) => Err(answer_failure(error)),
+        None => Ok(()),
+    }
+}
+
+async fn error_answer(head: Parts, body: UpstreamBody) -> Box<Failure> {
+    let reading = read_error(body);
+    let (body, whole) = tokio::time::timeout(ERROR_TIME, reading)
+        .await
+        .unwrap_or_default();
+    let error = error::upstream_error(
+        head.status,
+        &body,
+        &head.headers,
+        std::time::SystemTime::now(),
+    );
+    Box::new(Failure {
+        kind: FailureKind::Status,
+        status: Some(head.status),
+        error,
+        raw: Some(RawAnswer {
+            headers: head.headers,
+            body,
+            whole,
+        }),
+    })
+}
+
+async fn read_error(mut body: UpstreamBody) -> (Bytes, bool) {
+    let mut read = Vec::new();
+    while let Some(chunk) = body.chunk().await {
+        let Ok(chunk) = chunk else {
+            return (read.into(), false);
+        };
+        read.extend_from_slice(&chunk);
+        if read.len() > ERROR_BODY {
+            read.truncate(ERROR_BODY);
+            return (read.into(), false);
+        }
+    }
+    (read.into(), true)
+}
+
+fn cut(error: &hyper::Error) -> Box<Failure> {
+    let message = match std::error::Error::source(error) {
+        Some(cause) => format!("the provider's answer broke off: {error}: {cause} (ECONNRESET)"),
+        None => format!("the provider's answer broke off: {error} (ECONNRESET)"),
+    };
+    Failure::new(FailureKind::Network, ErrorClass::UpstreamFailed, message)
+}
+
+fn unreadable(message: &str) -> Box<Failure> {
+    Failure::new(
+        FailureKind::Answer,
+        ErrorClass::UpstreamFailed,
+        message.into(),
+    )
+}
+
+fn answer_failure(error: UpstreamError) -> Box<Failure> {
+    Box::new(Failure {
+        kind: FailureKind::Answer,
+        status: Some(StatusCode::OK),
+        error,
+        raw: None,
+    })
+}

@@ -1,0 +1,364 @@
+//! The life of a request, readable top to bottom in [`serve`].
+
+mod attempt;
+mod failure;
+pub mod models;
+mod plan;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::{Body as _, Incoming};
+use uuid::Uuid;
+
+use crate::app::Core;
+use crate::auth;
+use crate::body::{self, Body, ReadError};
+use crate::config::ModelKind;
+use crate::exchange::{Arrival, AttemptResult, Exchange};
+use crate::protocol::Protocol;
+use crate::protocol::error::ErrorClass;
+use crate::protocol::peek::{self, Peeked, Sieve};
+use crate::relay::{Form, RelayBody};
+use crate::routing::{self, Candidate, Resolution};
+use attempt::Answered;
+pub use failure::{Refusal, answer as refuse};
+use plan::Plan;
+
+/// What an inference endpoint was asked, before its body is read.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// Gemini names model and action in its path; images its action.
+    pub path: Option<PathAsk>,
+}
+
+/// What a path says of a request.
+#[derive(Debug, Clone)]
+pub struct PathAsk {
+    /// The model, when the path names it.
+    pub model: Option<String>,
+    /// `generateContent`, `streamGenerateContent`, `generations`, `edits`.
+    pub action: String,
+}
+
+/// One request while its answer is not committed yet.
+pub(crate) struct Work {
+    ask: Ask,
+    headers: HeaderMap,
+    query: Option<String>,
+    frames: Vec<Bytes>,
+    peeked: Option<Peeked>,
+    model: Arc<str>,
+    streamed: bool,
+}
+
+/// Answers an inference request.
+pub async fn serve(
+    core: Arc<Core>,
+    address: Option<IpAddr>,
+    ask: Ask,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (now, wall_ms) = (Instant::now(), wall_ms());
+    let id = core.request_id(wall_ms);
+    let protocol = ask.protocol;
+    let (head, body) = request.into_parts();
+    let client_id = client_request_id(&head.headers);
+    let arrival = Arrival {
+        id,
+        protocol,
+        address,
+        client_id: client_id
+            .as_ref()
+            .and_then(|id| id.to_str().ok())
+            .map(Box::from),
+        wall_ms,
+        now,
+    };
+    let mut exchange = match open(&core, &head, arrival) {
+        Ok(exchange) => exchange,
+        Err(refusal) => {
+            core.app.metrics.unauthorized();
+            return finish(
+                failure::answer(protocol, &refusal, &id, &[]),
+                &id,
+                client_id,
+            );
+        }
+    };
+    let response = match answer(&core, &mut exchange, ask, head, body).await {
+        Ok((answered, route)) => relay(exchange, answered, route),
+        Err(refusal) => failure::settle(&mut exchange, &refusal),
+    };
+    finish(response, &id, client_id)
+}
+
+/// authenticate
+fn open(
+    core: &Core,
+    head: &http::request::Parts,
+    mut arrival: Arrival,
+) -> Result<Exchange, Refusal> {
+    let config = core.app.live.load();
+    arrival.address = auth::client_address(
+        &config.server.trusted_proxies,
+        arrival.address,
+        &head.headers,
+    );
+    let caller = auth::caller(
+        &config,
+        &head.headers,
+        head.uri.query(),
+        arrival.address,
+        arrival.wall_ms,
+    )?;
+    let mut exchange = Exchange::new(Arc::clone(&core.books), config, arrival);
+    exchange.authenticated(&caller.key, caller.attribution);
+    Ok(exchange)
+}
+
+/// read, peek, resolve, attempt
+async fn answer(
+    core: &Arc<Core>,
+    exchange: &mut Exchange,
+    ask: Ask,
+    head: http::request::Parts,
+    body: Incoming,
+) -> Result<(Answered, String), Refusal> {
+    let limits = exchange.config.server.limits;
+    let mut sieve = Sieve::is_wanted(body.size_hint().upper()).then(Sieve::default);
+    let see = |frame: &[u8]| {
+        if let Some(sieve) = &mut sieve {
+            sieve.push(frame);
+        }
+    };
+    let frames = body::read_limited(body, limits.body, limits.body_idle, see).await?;
+    let work = peek(ask, head, frames, sieve.as_ref())?;
+    exchange.asked(Arc::clone(&work.model), work.streamed);
+    let resolution = resolve(exchange, &work)?;
+    exchange.resolved(Arc::clone(&resolution.canonical));
+    attempt_each(core, exchange, &work, &resolution).await
+}
+
+/// Finds what steers the request, without parsing the rest.
+fn peek(
+    ask: Ask,
+    head: http::request::Parts,
+    frames: Vec<Bytes>,
+    sieve: Option<&Sieve>,
+) -> Result<Work, Refusal> {
+    let query = head.uri.query().map(str::to_owned);
+    let peeked = match ask.protocol {
+        Protocol::Transcriptions => None,
+        Protocol::Images if ask.path.as_ref().is_some_and(|path| path.action == "edits") => None,
+        _ => {
+            // Only a chat stream has to be asked for its usage.
+            let streaming = ask.protocol == Protocol::Chat;
+            Some(peek::peek_sieved(&frames, sieve, streaming)?)
+        }
+    };
+    let named = ask.path.as_ref().and_then(|path| path.model.clone());
+    let model = match (named, &peeked) {
+        (Some(model), _) => model,
+        (None, Some(peeked)) => peeked
+            .model()
+            .ok_or_else(|| Refusal::missing("model"))?
+            .to_owned(),
+        (None, None) => plan::form_model(&head.headers, &frames)?,
+    };
+    if model.is_empty() {
+        return Err(Refusal::missing("model"));
+    }
+    let by_path = ask
+        .path
+        .as_ref()
+        .is_some_and(|path| path.action.starts_with("stream"));
+    let streamed = by_path
+        || peeked
+            .as_ref()
+            .is_some_and(|peeked| peeked.stream == Some(true));
+    Ok(Work {
+        ask,
+        headers: head.headers,
+        query,
+        frames,
+        peeked,
+        model: model.into(),
+        streamed,
+    })
+}
+
+/// alias -> candidates, ordered
+fn resolve(exchange: &Exchange, work: &Work) -> Result<Resolution, Refusal> {
+    let config = &exchange.config;
+    let key = exchange.key().ok_or_else(Refusal::internal)?;
+    let mut random = |below: usize| {
+        // The clock's nanoseconds would do; the id generator's are better.
+        let bits = Uuid::new_v4().as_u128() as u64;
+        usize::try_from(bits % (below.max(1) as u64)).unwrap_or(0)
+    };
+    let resolution = routing::resolve(config, key, &work.model, &mut random)?;
+    if let Some(alias) = &resolution.alias {
+        check_kind(alias.kind, work.ask.protocol, &work.model)?;
+    }
+    Ok(resolution)
+}
+
+/// A call to an endpoint that the alias's type does not serve is the client's
+/// mistake, and better told than tried.
+fn check_kind(kind: ModelKind, protocol: Protocol, model: &str) -> Result<(), Refusal> {
+    let serves = match kind {
+        ModelKind::Chat => !matches!(
+            protocol,
+            Protocol::Embeddings | Protocol::Transcriptions | Protocol::Speech | Protocol::Images
+        ),
+        ModelKind::Embeddings => protocol == Protocol::Embeddings,
+        ModelKind::Transcriptions => protocol == Protocol::Transcriptions,
+        ModelKind::Speech => protocol == Protocol::Speech,
+        // Models that both write and draw are listed as image models.
+        ModelKind::Image => !matches!(
+            protocol,
+            Protocol::Embeddings | Protocol::Transcriptions | Protocol::Speech
+        ),
+    };
+    if serves {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorClass::InvalidRequest,
+        format!("Model '{model}' is of type {kind:?} and does not serve the {protocol} endpoint"),
+    )
+    .param("model"))
+}
+
+/// attempt: each candidate in turn until one answers
+async fn attempt_each(
+    core: &Arc<Core>,
+    exchange: &mut Exchange,
+    work: &Work,
+    resolution: &Resolution,
+) -> Result<(Answered, String), Refusal> {
+    let config = Arc::clone(&exchange.config);
+    let mut last = None;
+    for candidate in &resolution.candidates {
+        let splice = match plan::plan(work, candidate, resolution.alias.as_deref()) {
+            Ok(Plan::Splice(splice)) => splice,
+            Ok(Plan::Translate { from, to }) => {
+                exchange.skipped(candidate, to, plan::untranslated(from, to, candidate));
+                continue;
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        exchange.attempt_started(candidate, splice.protocol, true);
+        let limit = candidate
+            .provider
+            .attempt_timeout
+            .unwrap_or(config.attempt_timeout);
+        match attempt::attempt(&core.client, work, &splice, limit, config.server.heartbeat).await {
+            Ok(answered) => return Ok((answered, route_of(candidate, exchange))),
+            Err(failure) => {
+                let go_on = config.failover.enabled && failure.may_go_on(&config.failover);
+                exchange.attempt_failed(&failure, &splice.outbound, go_on);
+                last = Some(failure);
+                if !go_on {
+                    break;
+                }
+            }
+        }
+    }
+    Err(failure::all_failed(exchange, last, work.ask.protocol))
+}
+
+fn route_of(candidate: &Candidate, exchange: &Exchange) -> String {
+    let tried = exchange
+        .attempts()
+        .iter()
+        .filter(|a| a.result != AttemptResult::Skipped);
+    format!(
+        "{}/{}; attempts={}",
+        candidate.provider.id,
+        candidate.model,
+        tried.count() + 1
+    )
+}
+
+/// relay: headers now, chunks as they come
+fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<Body> {
+    exchange.answering(
+        answered.head.status.as_u16(),
+        answered.committed.form != Form::Unary,
+    );
+    if let Some(at) = answered.first_content {
+        exchange.first_content(at);
+    }
+    let mut response = Response::from_parts(answered.head, Body::Empty);
+    crate::upstream::relay_headers(response.headers_mut());
+    if let Ok(route) = HeaderValue::try_from(route) {
+        response.headers_mut().insert("x-plexus-route", route);
+    }
+    if answered.committed.form == Form::Events {
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    *response.body_mut() = Body::Relay(Box::new(RelayBody::new(answered.committed, exchange)));
+    response
+}
+
+/// What every answer carries.
+fn finish(
+    mut response: Response<Body>,
+    id: &Uuid,
+    client_id: Option<HeaderValue>,
+) -> Response<Body> {
+    let mut text = Uuid::encode_buffer();
+    let id = id.hyphenated().encode_lower(&mut text);
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("request-id", id.clone());
+        headers.insert("x-plexus-request-id", id.clone());
+        headers.insert("x-request-id", id);
+    }
+    if let Some(client_id) = client_id {
+        headers.insert("x-client-request-id", client_id);
+    }
+    response
+}
+
+/// `x-client-request-id` as it is echoed: trimmed, 1 to 255 characters.
+fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let text = headers.get("x-client-request-id")?.to_str().ok()?.trim();
+    (1..=255)
+        .contains(&text.len())
+        .then(|| HeaderValue::from_str(text).ok())
+        .flatten()
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn wall_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        let class = match error {
+            ReadError::TooLarge { .. } => ErrorClass::TooLarge,
+            ReadError::Idle(_) | ReadError::Broken(_) => ErrorClass::InvalidRequest,
+        };
+        let refusal = Self::new(class, error.to_string());
+        match error {
+            ReadError::Broken(_) => refusal.cancelled(),
+            ReadError::Idle(_) => refusal.status(StatusCode::REQUEST_TIMEOUT),
+            ReadError::TooLarge { .. } => refusal,
+        }
+    }
+}

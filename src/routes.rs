@@ -1,0 +1,575 @@
+//! Every endpoint in one table: method, pattern, who may call it, handler.
+//!
+//! The table is what serves, what 404 and 405 are made from, and what the tests
+//! walk: access stands beside the path and is checked here, before any handler.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::app::Core;
+use crate::auth;
+use crate::body::{Body, json};
+use crate::inference::{self, Ask, PathAsk, models};
+use crate::management::{self, Call};
+use crate::protocol::Protocol;
+use crate::router::{Match, Params, Router};
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its address; none on a Unix socket.
+    pub address: Option<IpAddr>,
+    /// Whether it came over TLS.
+    pub secure: bool,
+}
+
+/// Who may call an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Public,
+    /// Who holds an inference key; checked where the protocol's error can be made.
+    Inference,
+    /// Who holds the admin key.
+    Admin,
+    /// Who holds the admin key, or an inference key for what belongs to it.
+    Principal,
+}
+
+/// What serves an endpoint.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// An inference protocol; the text is the action that the path implies.
+    Inference(Protocol, &'static str),
+    /// Gemini's `models/{model}:{action}`.
+    Gemini,
+    /// The list of models, or one.
+    Models,
+    /// A fixed text.
+    Text(&'static str, &'static str),
+    /// The management API.
+    Manage(management::Handler),
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inference(..) => "Inference",
+            Self::Gemini => "Gemini",
+            Self::Models => "Models",
+            Self::Text(..) => "Text",
+            Self::Manage(_) => "Manage",
+        })
+    }
+}
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// Literals, `{one}` segment, `{rest..}`.
+    pub pattern: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What serves it.
+    pub handler: Handler,
+}
+
+const fn route(method: Method, pattern: &'static str, access: Access, handler: Handler) -> Route {
+    Route {
+        method,
+        pattern,
+        access,
+        handler,
+    }
+}
+
+const fn inference(pattern: &'static str, protocol: Protocol, action: &'static str) -> Route {
+    route(
+        Method::POST,
+        pattern,
+        Access::Inference,
+        Handler::Inference(protocol, action),
+    )
+}
+
+const fn admin(method: Method, pattern: &'static str, handler: management::Handler) -> Route {
+    route(method, pattern, Access::Admin, Handler::Manage(handler))
+}
+
+const fn principal(method: Method, pattern: &'static str, handler: management::Handler) -> Route {
+    route(method, pattern, Access::Principal, Handler::Manage(handler))
+}
+
+/// All endpoints.
+pub static ROUTES: &[Route] = &[
+    route(
+        Method::GET,
+        "/health",
+        Access::Public,
+        Handler::Text("text/plain; charset=utf-8", "OK"),
+    ),
+    route(
+        Method::GET,
+        "/healthz",
+        Access::Public,
+        Handler::Text("application/json; charset=utf-8", "{\"ok\":true}"),
+    ),
+    inference("/v1/chat/completions", Protocol::Chat, ""),
+    inference("/v1/messages", Protocol::Messages, ""),
+    inference("/v1/responses", Protocol::Responses, ""),
+    inference("/v1/codex/responses", Protocol::Responses, ""),
+    inference("/v1/completions", Protocol::Completions, ""),
+    inference("/completions", Protocol::Completions, ""),
+    inference("/v1/embeddings", Protocol::Embeddings, ""),
+    inference("/v1/audio/speech", Protocol::Speech, ""),
+    inference("/v1/audio/transcriptions", Protocol::Transcriptions, ""),
+    inference("/v1/images/generations", Protocol::Images, "generations"),
+    inference("/v1/images/edits", Protocol::Images, "edits"),
+    route(
+        Method::POST,
+        "/v1beta/models/{model..}",
+        Access::Inference,
+        Handler::Gemini,
+    ),
+    route(
+        Method::POST,
+        "/v1alpha/models/{model..}",
+        Access::Inference,
+        Handler::Gemini,
+    ),
+    route(
+        Method::POST,
+        "/v1/models/{model..}",
+        Access::Inference,
+        Handler::Gemini,
+    ),
+    route(Method::GET, "/v1/models", Access::Public, Handler::Models),
+    route(
+        Method::GET,
+        "/v1/models/{model..}",
+        Access::Public,
+        Handler::Models,
+    ),
+    route(
+        Method::GET,
+        "/v1beta/models",
+        Access::Public,
+        Handler::Models,
+    ),
+    route(
+        Method::GET,
+        "/v1beta/models/{model..}",
+        Access::Public,
+        Handler::Models,
+    ),
+    route(
+        Method::GET,
+        "/v1alpha/models",
+        Access::Public,
+        Handler::Models,
+    ),
+    route(
+        Method::GET,
+        "/v1alpha/models/{model..}",
+        Access::Public,
+        Handler::Models,
+    ),
+    principal(
+        Method::GET,
+        "/v0/management/auth/verify",
+        management::auth::verify,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/providers",
+        management::providers::list,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/providers/{slug..}",
+        management::providers::get,
+    ),
+    admin(
+        Method::PUT,
+        "/v0/management/providers/{slug..}",
+        management::providers::put,
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/providers/{slug..}",
+        management::providers::patch,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/providers/{slug..}",
+        management::providers::delete,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/aliases",
+        management::aliases::list,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/aliases/{slug..}",
+        management::aliases::get,
+    ),
+    admin(
+        Method::PUT,
+        "/v0/management/aliases/{slug..}",
+        management::aliases::put,
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/aliases/{slug..}",
+        management::aliases::patch,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/aliases/{slug..}",
+        management::aliases::delete,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/models",
+        management::aliases::delete_all,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/models/{slug..}",
+        management::aliases::delete,
+    ),
+    admin(Method::GET, "/v0/management/keys", management::keys::list),
+    admin(
+        Method::GET,
+        "/v0/management/keys/{slug..}",
+        management::keys::get,
+    ),
+    admin(
+        Method::PUT,
+        "/v0/management/keys/{slug..}",
+        management::keys::put,
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/keys/{slug..}",
+        management::keys::patch,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/keys/{slug..}",
+        management::keys::delete,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/keys/{slug..}/disable",
+        management::keys::disable,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/config",
+        management::config::get,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/config",
+        management::config::replace,
+    ),
+    admin(
+        Method::PUT,
+        "/v0/management/config",
+        management::config::replace,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/config/export",
+        management::config::export,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/config/status",
+        management::config::status,
+    ),
+    principal(Method::GET, "/v0/management/usage", management::usage::list),
+    admin(
+        Method::DELETE,
+        "/v0/management/usage",
+        management::usage::delete_all,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/usage/{id}",
+        management::usage::delete,
+    ),
+    principal(
+        Method::GET,
+        "/v0/management/errors",
+        management::errors::list,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/errors",
+        management::errors::delete_all,
+    ),
+    principal(
+        Method::DELETE,
+        "/v0/management/errors/{id}",
+        management::errors::delete,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/metrics",
+        management::metrics::get,
+    ),
+];
+
+static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+    Router::new(
+        ROUTES
+            .iter()
+            .map(|route| (route.method.clone(), route.pattern)),
+    )
+});
+
+/// Methods that a browser may use from another origin.
+const CORS_METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+/// Header fields that browsers may send from another origin when they do not
+/// name their own list.
+const CORS_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Content-Type, Authorization, x-api-key, x-goog-api-key, x-client-request-id, anthropic-version, anthropic-beta",
+);
+const CORS_EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Content-Type, x-request-id, x-client-request-id, x-plexus-request-id, x-plexus-route, x-plexus-notes, retry-after, \
+     x-plexus-quota, x-plexus-quota-limit, x-plexus-quota-remaining, x-plexus-quota-reset, x-plexus-quota-warning",
+);
+
+/// An answer on its way. Boxed: hyper keeps a service's future in the room of
+/// its connection, and a long stream would hold on to all that the request's
+/// set-up needed.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// Answers any request.
+pub fn dispatch(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
+    let origin = request.headers().get(header::ORIGIN);
+    let head = request.method() == Method::HEAD;
+    if origin.is_none() && !head {
+        return routed(core, peer, request);
+    }
+    let management = request.uri().path().starts_with("/v0/");
+    let origin = origin.filter(|_| !management).cloned();
+    let core = Arc::clone(core);
+    Box::pin(async move {
+        let mut response = routed(&core, peer, request).await;
+        if let Some(origin) = origin {
+            allow_origin(&core, response.headers_mut(), origin);
+        }
+        if head {
+            strip_body(&mut response);
+        }
+        response
+    })
+}
+
+fn routed(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
+    let (number, params) = match ROUTER.find(request.method(), request.uri().path()) {
+        Match::Found(number, params) => (number, params),
+        Match::MethodNotAllowed(allowed) if request.method() == Method::OPTIONS => {
+            return at_once(preflight(&allowed, &request));
+        }
+        Match::MethodNotAllowed(allowed) => return at_once(method_not_allowed(&allowed)),
+        Match::NotFound => return at_once(not_found()),
+    };
+    let Some(route) = ROUTES.get(number) else {
+        return at_once(not_found());
+    };
+    match route.handler {
+        Handler::Inference(protocol, action) => {
+            let path = (!action.is_empty()).then(|| PathAsk {
+                model: None,
+                action: action.to_owned(),
+            });
+            infer(core, peer, Ask { protocol, path }, request)
+        }
+        Handler::Gemini => gemini(core, peer, &params, request),
+        Handler::Models => at_once(models::answer(core, params.value("model"), &request)),
+        Handler::Text(kind, text) => at_once(fixed(kind, text)),
+        Handler::Manage(handler) => Box::pin(manage(
+            Arc::clone(core),
+            peer,
+            route.access,
+            handler,
+            params,
+            request,
+        )),
+    }
+}
+
+/// The answer to a request whose end is open to doubt: nothing of it is looked at,
+/// and the connection is closed.
+pub(crate) fn doubtful() -> Answer {
+    let message = "{\"error\":{\"message\":\"the request's length is open to doubt: send either a Content-Length or Transfer-Encoding: chunked\",\"type\":\"invalid_request_error\"}}";
+    let mut response = json(StatusCode::BAD_REQUEST, message.into());
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    at_once(response)
+}
+
+fn at_once(response: Response<Body>) -> Answer {
+    Box::pin(std::future::ready(response))
+}
+
+fn not_found() -> Response<Body> {
+    json(StatusCode::NOT_FOUND, "{\"error\":\"Not Found\"}".into())
+}
+
+fn infer(core: &Arc<Core>, peer: Peer, ask: Ask, request: Request<Incoming>) -> Answer {
+    Box::pin(inference::serve(
+        Arc::clone(core),
+        peer.address,
+        ask,
+        request,
+    ))
+}
+
+fn gemini(core: &Arc<Core>, peer: Peer, params: &Params, request: Request<Incoming>) -> Answer {
+    let action = crate::router::gemini_action(params.value("model"));
+    let Some((model, action)) =
+        action.filter(|(_, action)| matches!(*action, "generateContent" | "streamGenerateContent"))
+    else {
+        return at_once(models::unknown_action(params.value("model")));
+    };
+    let path = PathAsk {
+        model: Some(model.to_owned()),
+        action: action.to_owned(),
+    };
+    infer(
+        core,
+        peer,
+        Ask {
+            protocol: Protocol::Gemini,
+            path: Some(path),
+        },
+        request,
+    )
+}
+
+/// The one gate of the management API.
+async fn manage(
+    core: Arc<Core>,
+    peer: Peer,
+    access: Access,
+    handler: management::Handler,
+    params: Params,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let config = core.app.live.load();
+    let headers = request.headers();
+    let address = auth::client_address(&config.server.trusted_proxies, peer.address, headers);
+    let principal = auth::principal(&config, headers, address, inference::wall_ms());
+    let principal = match principal {
+        None => return management::unauthorized(&core),
+        Some(auth::Principal::Limited(_)) if access == Access::Admin => {
+            return management::forbidden();
+        }
+        Some(principal) => principal,
+    };
+    management::answer(handler, Call::new(core, config, principal, params, request)).await
+}
+
+fn fixed(kind: &'static str, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn method_not_allowed(allowed: &[Method]) -> Response<Body> {
+    let list = list_of(allowed);
+    let mut response = json(
+        StatusCode::METHOD_NOT_ALLOWED,
+        serde_json::json!({ "error": format!("Method Not Allowed; this path takes {list}") })
+            .to_string(),
+    );
+    if let Ok(list) = HeaderValue::try_from(list) {
+        response.headers_mut().insert(header::ALLOW, list);
+    }
+    response
+}
+
+fn list_of(methods: &[Method]) -> String {
+    methods
+        .iter()
+        .map(Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// OPTIONS, asked by a browser or by hand.
+fn preflight(allowed: &[Method], request: &Request<Incoming>) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    if let Ok(list) = HeaderValue::try_from(list_of(allowed)) {
+        headers.insert(header::ALLOW, list);
+    }
+    if request.headers().contains_key(header::ORIGIN) && !request.uri().path().starts_with("/v0/") {
+        let asked = request
+            .headers()
+            .get(header::ACCESS_CONTROL_REQUEST_HEADERS)
+            .cloned();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            asked.unwrap_or(CORS_HEADERS),
+        );
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("86400"),
+        );
+    }
+    response
+}
+
+/// Keys travel in header fields that scripts must set themselves, never in
+/// cookies; so any origin may be allowed, and credentials are not.
+fn allow_origin(core: &Core, headers: &mut HeaderMap, origin: HeaderValue) {
+    let config = core.app.live.load();
+    let origins = &config.server.cors_origins;
+    let any = origins.iter().any(|allowed| allowed == "*");
+    if any {
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            HeaderValue::from_static("*"),
+        );
+    } else if origins
+        .iter()
+        .any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    } else {
+        return;
+    }
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, CORS_EXPOSED);
+}
+
+/// HEAD is GET without its body; the length still tells.
+fn strip_body(response: &mut Response<Body>) {
+    if let Body::Full(bytes) = response.body() {
+        let length = HeaderValue::from(bytes.len());
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
+    }
+    *response.body_mut() = Body::Empty;
+}
