@@ -55,5 +55,7 @@ pub mod management;
 pub mod routes;
 
 // 5. Sockets, and a provider that is not one, for demos, tests and benches.
+pub mod server;
 
 pub mod simulate;
+pub mod cli;

@@ -1,3 +1,8 @@
-//! The binary.
+//! The binary: an allocator and a command line.
 
-fn main() {}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    plexus::cli::main()
+}
