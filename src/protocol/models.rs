@@ -225,8 +225,7 @@ fn gemini(model: &ModelInfo) -> Value {
     if let Some(output) = model.max_output {
         entry["outputTokenLimit"] = json!(output);
     }
-    entry["supportedGenerationMethods"] =
-        json!(["generateContent", "streamGenerateContent", "countTokens"]);
+    entry["supportedGenerationMethods"] = json!(["generateContent", "streamGenerateContent"]);
     entry["thinking"] = json!(true);
     entry["temperature"] = json!(1);
     entry["topP"] = json!(0.95);
