@@ -85,7 +85,7 @@ pub struct Exchange {
     attempts: Vec<Attempt>,
     in_flight: Option<InFlightGuard>,
     outcome: Option<Status>,
-    /// Fields of the key's own name, kept for error rows.
+    /// The caller's key, once it is known.
     key: Option<Arc<Key>>,
 }
 

@@ -77,6 +77,9 @@ pub fn caller(
 }
 
 /// Who calls the management API: the credential stands in `x-admin-key` alone.
+///
+/// What is compared are digests, whose bytes are unrelated to the credential's:
+/// how early a comparison ends tells nothing about it.
 #[must_use]
 pub fn principal(
     config: &Config,
@@ -177,9 +180,6 @@ fn usable(key: &Key, address: Option<IpAddr>, now: i64) -> bool {
     key.disabled_at.is_none() && !expired && placed
 }
 
-/// Digests of 32 bytes are compared above, and a map compares them by hash
-/// first: their bytes are unrelated to the credential's, so an early exit
-/// tells nothing about it.
 #[cfg(test)]
 mod tests {
     use super::*;

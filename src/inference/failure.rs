@@ -234,11 +234,7 @@ fn tell_retry(headers: &mut HeaderMap, after: Duration) {
 }
 
 /// Every candidate was tried or passed over.
-pub(super) fn all_failed(
-    exchange: &Exchange,
-    last: Option<Box<Failure>>,
-    protocol: Protocol,
-) -> Refusal {
+pub(super) fn all_failed(exchange: &Exchange, last: Option<Box<Failure>>) -> Refusal {
     let Some(failure) = last else {
         let reasons: Vec<&str> = exchange
             .attempts()
@@ -257,7 +253,7 @@ pub(super) fn all_failed(
     let hidden = hides_detail(&failure);
     if summary.len() == 1
         && !hidden
-        && let Some(refusal) = as_it_came(&failure, protocol)
+        && let Some(refusal) = as_it_came(&failure)
     {
         return refusal.with_raw(failure);
     }
@@ -307,7 +303,7 @@ fn class_of(failure: &Failure) -> ErrorClass {
 }
 
 /// A single provider of the client's own protocol speaks for itself.
-fn as_it_came(failure: &Failure, _: Protocol) -> Option<Refusal> {
+fn as_it_came(failure: &Failure) -> Option<Refusal> {
     let raw = failure.raw.as_ref()?;
     let json = raw
         .headers

@@ -271,7 +271,7 @@ async fn attempt_each(
             }
         }
     }
-    Err(failure::all_failed(exchange, last, work.ask.protocol))
+    Err(failure::all_failed(exchange, last))
 }
 
 fn route_of(candidate: &Candidate, exchange: &Exchange) -> String {

@@ -255,7 +255,7 @@ impl Meter {
                 let (at, end) = (from + at, from + at + length);
                 if at < carried && end > carried {
                     // The value lies in the chunk, which is longer than the seam.
-                    self.found_split(*token, &seam[..at], &chunk[end - carried..]);
+                    self.accept(*token, &seam[..at], &chunk[end - carried..]);
                 }
             }
         }
@@ -268,10 +268,6 @@ impl Meter {
         } else {
             self.accept(token, &[], &chunk[end..]);
         }
-    }
-
-    fn found_split(&mut self, token: Token, behind: &[u8], rest: &[u8]) {
-        self.accept(token, behind, rest);
     }
 
     /// Up to [`CARRY`] bytes before an offset of the chunk.
