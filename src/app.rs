@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::alarm::Alarms;
 use crate::config::live::Live;
 use crate::exchange::Books;
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub struct Core {
     pub books: Arc<Books>,
     /// This core's connections to the providers.
     pub client: Client,
+    /// This core's time limits.
+    pub alarms: Alarms,
     /// Its number, from 0.
     pub index: usize,
     ids: AtomicU64,
@@ -80,6 +83,7 @@ impl Core {
             app,
             books,
             client,
+            alarms: Alarms::default(),
             index,
             ids: AtomicU64::new(seed()),
         })
@@ -97,6 +101,14 @@ impl Core {
         random[8..].copy_from_slice(&mixed(!step).to_le_bytes()[..2]);
         let ms = u64::try_from(wall_ms).unwrap_or(0);
         uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid()
+    }
+
+    /// A number below `below`, for choices that may be guessed.
+    #[must_use]
+    pub fn random(&self, below: usize) -> usize {
+        let step = self.ids.fetch_add(STEP, Ordering::Relaxed);
+        let bits = mixed(step) % (below.max(1) as u64);
+        usize::try_from(bits).unwrap_or(0)
     }
 }
 

@@ -41,6 +41,7 @@ pub mod store;
 pub mod telemetry;
 
 // 3. One concern each.
+pub mod alarm;
 pub mod auth;
 pub mod routing;
 pub mod upstream;

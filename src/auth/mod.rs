@@ -4,14 +4,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use ring::digest::{SHA256, digest};
 
 use crate::config::{Config, Key};
 
 /// The header of the management credential.
 pub const ADMIN_HEADER: &str = "x-admin-key";
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
 /// A client that may use inference endpoints.
 #[derive(Debug, Clone)]
@@ -121,7 +124,7 @@ pub fn client_address(
 }
 
 fn header_credentials(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let named = ["x-api-key", "x-goog-api-key"]
+    let named = [X_API_KEY, X_GOOG_API_KEY]
         .into_iter()
         .filter_map(|name| headers.get(name));
     named
@@ -195,7 +198,7 @@ mod tests {
             .iter()
             .map(|(name, value)| {
                 (
-                    http::HeaderName::from_static(name),
+                    HeaderName::from_static(name),
                     HeaderValue::from_static(value),
                 )
             })

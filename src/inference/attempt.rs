@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::Work;
 use super::plan::Splice;
+use crate::app::Core;
 use crate::protocol::Protocol;
 use crate::protocol::error::{self, ErrorClass, UpstreamError};
 use crate::protocol::gemini::array::ArrayAligner;
@@ -45,16 +46,16 @@ pub(super) struct Answered {
 /// Tries one target within a time limit. Dropping the future closes the
 /// connection to it.
 pub(super) async fn attempt(
-    client: &Client,
+    core: &Core,
     work: &Work,
     splice: &Splice<'_>,
     limit: Duration,
     heartbeat: Duration,
 ) -> Result<Answered, Box<Failure>> {
-    let trying = send(client, work, splice, limit, heartbeat);
-    match tokio::time::timeout(limit, trying).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::timeout(limit)),
+    let trying = send(&core.client, work, splice, limit, heartbeat);
+    match core.alarms.limit(limit, trying).await {
+        Some(result) => result,
+        None => Err(Failure::timeout(limit)),
     }
 }
 
@@ -91,9 +92,10 @@ async fn send(
             open_document(&mut committed, body, &head.headers).await?;
             None
         }
-        Form::Events => open_events(&mut committed, body).await?,
+        // Boxed: documents need no room for what looks into a stream.
+        Form::Events => Box::pin(open_events(&mut committed, body)).await?,
         Form::Array => {
-            open_array(&mut committed, body).await?;
+            Box::pin(open_array(&mut committed, body)).await?;
             Some(Instant::now())
         }
     };

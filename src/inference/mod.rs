@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
@@ -27,6 +27,14 @@ use crate::routing::{self, Candidate, Resolution};
 use attempt::Answered;
 pub use failure::{Refusal, answer as refuse};
 use plan::Plan;
+
+// Looking a field up by its name as text would read the name each time.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_PLEXUS_REQUEST_ID: HeaderName = HeaderName::from_static("x-plexus-request-id");
+const X_CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+const X_PLEXUS_ROUTE: HeaderName = HeaderName::from_static("x-plexus-route");
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What an inference endpoint was asked, before its body is read.
 #[derive(Debug, Clone)]
@@ -140,7 +148,7 @@ async fn answer(
     let frames = body::read_limited(body, limits.body, limits.body_idle, see).await?;
     let work = peek(ask, head, frames, sieve.as_ref())?;
     exchange.asked(Arc::clone(&work.model), work.streamed);
-    let resolution = resolve(exchange, &work)?;
+    let resolution = resolve(core, exchange, &work)?;
     exchange.resolved(Arc::clone(&resolution.canonical));
     attempt_each(core, exchange, &work, &resolution).await
 }
@@ -194,14 +202,10 @@ fn peek(
 }
 
 /// alias -> candidates, ordered
-fn resolve(exchange: &Exchange, work: &Work) -> Result<Resolution, Refusal> {
+fn resolve(core: &Core, exchange: &Exchange, work: &Work) -> Result<Resolution, Refusal> {
     let config = &exchange.config;
     let key = exchange.key().ok_or_else(Refusal::internal)?;
-    let mut random = |below: usize| {
-        // The clock's nanoseconds would do; the id generator's are better.
-        let bits = Uuid::new_v4().as_u128() as u64;
-        usize::try_from(bits % (below.max(1) as u64)).unwrap_or(0)
-    };
+    let mut random = |below: usize| core.random(below);
     let resolution = routing::resolve(config, key, &work.model, &mut random)?;
     if let Some(alias) = &resolution.alias {
         check_kind(alias.kind, work.ask.protocol, &work.model)?;
@@ -259,7 +263,7 @@ async fn attempt_each(
             .provider
             .attempt_timeout
             .unwrap_or(config.attempt_timeout);
-        match attempt::attempt(&core.client, work, &splice, limit, config.server.heartbeat).await {
+        match attempt::attempt(core, work, &splice, limit, config.server.heartbeat).await {
             Ok(answered) => return Ok((answered, route_of(candidate, exchange))),
             Err(failure) => {
                 let go_on = config.failover.enabled && failure.may_go_on(&config.failover);
@@ -279,12 +283,16 @@ fn route_of(candidate: &Candidate, exchange: &Exchange) -> String {
         .attempts()
         .iter()
         .filter(|a| a.result != AttemptResult::Skipped);
-    format!(
-        "{}/{}; attempts={}",
-        candidate.provider.id,
-        candidate.model,
-        tried.count() + 1
-    )
+    let tried = (tried.count() + 1).to_string();
+    // Written for every answer: formatting costs several times as much.
+    [
+        &*candidate.provider.id,
+        "/",
+        &*candidate.model,
+        "; attempts=",
+        &tried,
+    ]
+    .concat()
 }
 
 /// relay: headers now, chunks as they come
@@ -299,13 +307,13 @@ fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<
     let mut response = Response::from_parts(answered.head, Body::Empty);
     crate::upstream::relay_headers(response.headers_mut());
     if let Ok(route) = HeaderValue::try_from(route) {
-        response.headers_mut().insert("x-plexus-route", route);
+        response.headers_mut().insert(X_PLEXUS_ROUTE, route);
     }
     if answered.committed.form == Form::Events {
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     }
     *response.body_mut() = Body::Relay(Box::new(RelayBody::new(answered.committed, exchange)));
     response
@@ -321,19 +329,19 @@ fn finish(
     let id = id.hyphenated().encode_lower(&mut text);
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(id) {
-        headers.insert("request-id", id.clone());
-        headers.insert("x-plexus-request-id", id.clone());
-        headers.insert("x-request-id", id);
+        headers.insert(REQUEST_ID, id.clone());
+        headers.insert(X_PLEXUS_REQUEST_ID, id.clone());
+        headers.insert(X_REQUEST_ID, id);
     }
     if let Some(client_id) = client_id {
-        headers.insert("x-client-request-id", client_id);
+        headers.insert(X_CLIENT_REQUEST_ID, client_id);
     }
     response
 }
 
 /// `x-client-request-id` as it is echoed: trimmed, 1 to 255 characters.
 fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let text = headers.get("x-client-request-id")?.to_str().ok()?.trim();
+    let text = headers.get(X_CLIENT_REQUEST_ID)?.to_str().ok()?.trim();
     (1..=255)
         .contains(&text.len())
         .then(|| HeaderValue::from_str(text).ok())

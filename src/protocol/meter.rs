@@ -351,8 +351,10 @@ impl Meter {
                 }
             }
             Token::Finish => {
-                if let Ok(reason) = serde_json::from_slice::<String>(value) {
+                if let Some(reason) = json::plain_string(value) {
                     self.finished(reason);
+                } else if let Ok(reason) = serde_json::from_slice::<String>(value) {
+                    self.finished(&reason);
                 }
             }
             Token::CallName => {
@@ -369,7 +371,7 @@ impl Meter {
         }
     }
 
-    fn finished(&mut self, reason: String) {
+    fn finished(&mut self, reason: &str) {
         if reason.is_empty() || reason == "FINISH_REASON_UNSPECIFIED" {
             return;
         }
@@ -430,7 +432,7 @@ const fn needs_look_behind(token: Token) -> bool {
 }
 
 /// The words that nearly every answer ends with cost no allocation to keep.
-fn interned(reason: String) -> Cow<'static, str> {
+fn interned(reason: &str) -> Cow<'static, str> {
     const KNOWN: [&str; 10] = [
         "stop",
         "length",
@@ -521,7 +523,7 @@ fn value_behind(bytes: &[u8]) -> Value {
 fn string_from(bytes: &[u8], at: usize) -> Option<usize> {
     let mut next = at + 1;
     loop {
-        let found = next + memchr::memchr2(b'"', b'\\', bytes.get(next..)?)?;
+        let found = json::string_stop(bytes, next)?;
         if bytes[found] == b'"' {
             return Some(found + 1);
         }

@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use memchr::memmem::Finder;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 use super::json;
 
@@ -285,7 +285,7 @@ fn assemble(body: &Frames<'_>, found: &Found) -> Result<Peeked, PeekError> {
 
 fn model(value: &[u8], span: &Range<usize>) -> Result<Option<(Range<usize>, String)>, PeekError> {
     match value.first() {
-        Some(b'"') => match serde_json::from_slice::<String>(value) {
+        Some(b'"') => match text(value) {
             Ok(name) => Ok(Some((span.clone(), name))),
             Err(_) => Err(PeekError::WrongType {
                 field: "model",
@@ -299,6 +299,13 @@ fn model(value: &[u8], span: &Range<usize>) -> Result<Option<(Range<usize>, Stri
             wanted: "a string",
             found: excerpt(value),
         }),
+    }
+}
+
+fn text(value: &[u8]) -> serde_json::Result<String> {
+    match json::plain_string(value) {
+        Some(text) => Ok(text.to_owned()),
+        None => serde_json::from_slice(value),
     }
 }
 
@@ -471,7 +478,7 @@ fn skip_space(body: &[u8], mut at: usize) -> usize {
 fn string_end(body: &[u8], at: usize) -> Option<usize> {
     let mut next = at + 1;
     loop {
-        let found = next + memchr2(b'"', b'\\', body.get(next..)?)?;
+        let found = json::string_stop(body, next)?;
         if body[found] == b'"' {
             return Some(found + 1);
         }

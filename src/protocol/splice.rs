@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::json;
 use super::peek::{Member, Peeked};
 
 /// A body up to this size is put together into one piece: one write of one
@@ -28,8 +29,17 @@ pub fn set_model(peeked: &Peeked, name: &str) -> Option<Patch> {
     let span = peeked.model_span()?;
     Some(Patch {
         span,
-        with: Value::String(name.to_owned()).to_string().into(),
+        with: quoted(name),
     })
+}
+
+/// A string of JSON. Names that need no escapes are put between two marks.
+fn quoted(text: &str) -> Bytes {
+    let plain = ["\"", text, "\""].concat();
+    if json::plain_string(plain.as_bytes()).is_some() {
+        return plain.into();
+    }
+    Value::String(text.to_owned()).to_string().into()
 }
 
 /// Asks a chat stream for its usage event; `None` when the client did so
@@ -113,6 +123,11 @@ pub fn merge(members: &[Member], first_member: usize, extra: &Map<String, Value>
 #[must_use]
 pub fn apply(frames: &[Bytes], mut patches: Vec<Patch>) -> Vec<Bytes> {
     patches.sort_by_key(|patch| (patch.span.start, patch.span.end));
+    if let ([body], [patch]) = (frames, patches.as_slice())
+        && body.len() + patch.with.len() <= COALESCE
+    {
+        return vec![replaced(body, patch)];
+    }
     let mut pieces = Vec::with_capacity(frames.len() + patches.len() * 2);
     let mut patches = VecDeque::from(patches);
     let mut start = 0;
@@ -133,6 +148,13 @@ pub fn apply(frames: &[Bytes], mut patches: Vec<Patch>) -> Vec<Bytes> {
     }
     pieces.extend(patches.into_iter().map(|patch| patch.with));
     coalesce(pieces)
+}
+
+/// What most requests come to: one name replaced in one small frame.
+fn replaced(body: &[u8], patch: &Patch) -> Bytes {
+    let before = body.get(..patch.span.start).unwrap_or(body);
+    let behind = body.get(patch.span.end..).unwrap_or_default();
+    [before, &patch.with, behind].concat().into()
 }
 
 fn keep(pieces: &mut Vec<Bytes>, piece: Bytes) {

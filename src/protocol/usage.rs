@@ -122,7 +122,7 @@ fn chat(object: &[u8]) -> Option<Tokens> {
         let counted = reasoning.unwrap_or(0);
         // Some servers count reasoning beside the completion, not in it.
         let outside =
-            usage.total_tokens == Some(usage.prompt_tokens + completion + counted) && counted > 0;
+            counted > 0 && usage.total_tokens == sum([usage.prompt_tokens, completion, counted]);
         if outside {
             completion
         } else {
@@ -142,6 +142,11 @@ fn chat(object: &[u8]) -> Option<Tokens> {
         reasoning,
         ..Tokens::default()
     })
+}
+
+/// `None` beyond 64 bits: a provider may send any number.
+fn sum(counts: [u64; 3]) -> Option<u64> {
+    { counts }.into_iter().try_fold(0, u64::checked_add)
 }
 
 #[derive(Deserialize)]
@@ -350,6 +355,15 @@ mod tests {
             ),
             (Some(50), Some(30), Some(20), Some(5))
         );
+    }
+
+    #[test]
+    fn counts_beyond_all_sense_are_no_sum() {
+        let most = u64::MAX;
+        let text = format!(
+            r#"{{"prompt_tokens":{most},"completion_tokens":{most},"total_tokens":5,"completion_tokens_details":{{"reasoning_tokens":7}}}}"#
+        );
+        assert_eq!(tokens(Protocol::Chat, &text).output, Some(most - 7));
     }
 
     #[test]

@@ -111,7 +111,9 @@ impl RelayBody {
             ended: false,
         };
         for chunk in answer.opening {
-            relay.accept(chunk);
+            relay
+                .framing
+                .push(chunk, &mut relay.meter, &mut relay.ready);
         }
         if relay.rest.is_none() {
             relay.framing.finish(&mut relay.meter, &mut relay.ready);

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::TRANSFER_ENCODING;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
@@ -21,12 +23,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::io::{Head, Io, Serving, Stream};
+use crate::alarm::Alarm;
 use crate::app::Core;
 use crate::body::Body;
 use crate::config::{Limits, ServerSettings};
+use crate::relay::Broken;
 use crate::routes::{self, Peer};
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, 3.4).
@@ -72,8 +77,8 @@ impl Edge {
 fn http1_settings(limits: &Limits) -> http1::Builder {
     let mut settings = http1::Builder::new();
     settings
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.keep_alive.max(limits.header_time))
+        // hyper would make a timer for each request; see `Idle` and `Io`.
+        .header_read_timeout(None)
         .max_header_size(limits.header_bytes);
     // hyper keeps room for its default of 100 on the stack; any other number
     // costs an allocation for each request.
@@ -241,7 +246,6 @@ async fn greet(stream: Stream, edge: &Edge) -> Result<Greeted, BoxError> {
 
 async fn serve(stream: Stream, peer: Option<IpAddr>, open: &mut Open) -> Result<(), BoxError> {
     let edge = Arc::clone(&open.edge);
-    let limit = edge.limits.header_time;
     // Boxed: the room for a handshake is not needed for the connection's life.
     let mut greeting = Box::pin(greet(stream, &edge));
     let ticket = &mut open.ticket;
@@ -269,19 +273,22 @@ async fn serve(stream: Stream, peer: Option<IpAddr>, open: &mut Open) -> Result<
     if h2 {
         drop(serving.begin());
     }
-    let io = TokioIo::new(Io::new(stream, serving, limit));
+    let mut idle = Idle::new(&edge.limits, Arc::clone(&serving));
+    let io = TokioIo::new(Io::new(stream, serving, edge.limits.header_time));
     if h2 {
         let connection = edge.http2_settings().serve_connection(io, requests);
         // Boxed, so that an HTTP/1 connection's task has no room for it.
         Box::pin(finish(
             connection,
             ticket,
+            &mut idle,
             http2::Connection::graceful_shutdown,
         ))
         .await
     } else {
         let connection = edge.http1_settings.serve_connection(io, requests);
-        finish(connection, ticket, http1::Connection::graceful_shutdown).await
+        let drain = http1::Connection::graceful_shutdown;
+        finish(connection, ticket, &mut idle, drain).await
     }
 }
 
@@ -289,6 +296,7 @@ async fn serve(stream: Stream, peer: Option<IpAddr>, open: &mut Open) -> Result<
 async fn finish<C>(
     connection: C,
     ticket: &mut Ticket,
+    idle: &mut Idle,
     drain: fn(Pin<&mut C>),
 ) -> Result<(), BoxError>
 where
@@ -301,16 +309,55 @@ where
             told = true;
             drain(connection.as_mut());
         }
-        connection.as_mut().poll(cx)
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(BoxError::from)),
+            Poll::Pending => idle.poll_limit(cx).map(Err),
+        }
     })
-    .await?;
-    Ok(())
+    .await
+}
+
+/// The limit on the time between two requests, and before the first.
+struct Idle {
+    serving: Arc<Serving>,
+    limit: Duration,
+    alarm: Alarm,
+    /// The end of the limit, and the requests before it began to run.
+    due: Option<(Instant, u32)>,
+}
+
+impl Idle {
+    fn new(limits: &Limits, serving: Arc<Serving>) -> Self {
+        Self {
+            serving,
+            limit: limits.keep_alive.max(limits.header_time),
+            alarm: Alarm::default(),
+            due: None,
+        }
+    }
+
+    /// Ready when the client has asked nothing for too long. To be called after
+    /// each poll of the connection, which may have begun or ended a request.
+    fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
+        let Some(served) = self.serving.idle() else {
+            self.due = None;
+            return Poll::Pending;
+        };
+        let due = match self.due {
+            Some((due, before)) if before == served => due,
+            _ => Instant::now() + self.limit,
+        };
+        self.due = Some((due, served));
+        self.alarm
+            .poll_at(due, cx)
+            .map(|()| "no further request came".into())
+    }
 }
 
 /// Looks at the first bytes without taking them. `None`: closed before any.
 async fn speaks_h2(tcp: &TcpStream, limit: Duration) -> std_io::Result<Option<bool>> {
     let mut seen = [0; PREFACE.len()];
-    let mut begun: Option<tokio::time::Instant> = None;
+    let mut begun: Option<Instant> = None;
     loop {
         let count = tcp.peek(&mut seen).await?;
         let start = &seen[..count];
@@ -324,11 +371,7 @@ async fn speaks_h2(tcp: &TcpStream, limit: Duration) -> std_io::Result<Option<bo
             return Ok(Some(true));
         }
         // Part of the preface, which is a slow client or no client of ours.
-        if begun
-            .get_or_insert_with(tokio::time::Instant::now)
-            .elapsed()
-            > limit
-        {
+        if begun.get_or_insert_with(Instant::now).elapsed() > limit {
             return Err(std_io::ErrorKind::TimedOut.into());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -345,7 +388,7 @@ struct Requests {
 }
 
 impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = Infallible;
     type Future = Served;
 
@@ -384,13 +427,48 @@ struct Served {
 }
 
 impl Future for Served {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.answer.as_mut().poll(cx));
+        let serving = self.serving.take();
+        if let Some(serving) = &serving {
+            serving.answer();
+        }
+        Poll::Ready(Ok(response.map(|body| Answer { body, serving })))
+    }
+}
+
+/// An answer's body; when it is gone the connection waits for its next request.
+pub(super) struct Answer {
+    body: Body,
+    serving: Option<Arc<Serving>>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
         if let Some(serving) = &self.serving {
             serving.end();
         }
-        Poll::Ready(Ok(response))
     }
 }

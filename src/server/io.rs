@@ -1,14 +1,15 @@
 //! The bytes beneath a client connection, as hyper reads and writes them.
 //!
 //! hyper has one time limit for "waiting for a request head", which covers the
-//! idle time between two requests as well. The limit on a head that has begun
-//! to arrive is therefore kept here.
+//! idle time between two requests as well, and makes a timer for each request to
+//! keep it. The limit on a head that has begun to arrive is therefore kept here,
+//! the one on idle time by whoever drives the connection.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,11 +30,20 @@ pub(super) enum Stream {
 /// What the bytes and the requests of a connection tell one another.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    /// Set while a request is being served, clear while its head is awaited.
-    busy: AtomicBool,
+    /// One of the constants below.
+    phase: AtomicU8,
+    /// Heads that were whole so far.
+    heads: AtomicU32,
     /// The bytes of the head that is awaited.
     head: Mutex<Vec<u8>>,
 }
+
+/// A request's head is awaited.
+const IDLE: u8 = 0;
+/// A request is being served, and its answer has not begun.
+const BUSY: u8 = 1;
+/// The answer is under way.
+const ANSWERING: u8 = 2;
 
 /// The bytes that a request's head came in, and perhaps some of its body.
 #[derive(Debug)]
@@ -56,16 +66,31 @@ const KEPT: usize = 16 * 1024;
 impl Serving {
     /// A head is whole; gives its bytes, which are not kept any longer.
     pub(super) fn begin(&self) -> Head {
-        self.busy.store(true, Ordering::Relaxed);
+        self.phase.store(BUSY, Ordering::Relaxed);
+        self.heads.fetch_add(1, Ordering::Relaxed);
         Head(std::mem::take(&mut *self.head.lock()))
     }
 
+    /// The answer's head is there.
+    pub(super) fn answer(&self) {
+        self.phase.store(ANSWERING, Ordering::Relaxed);
+    }
+
+    /// The answer is over. The next request may have begun already.
     pub(super) fn end(&self) {
-        self.busy.store(false, Ordering::Relaxed);
+        let over = |phase| (phase == ANSWERING).then_some(IDLE);
+        let _begun = self
+            .phase
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, over);
     }
 
     fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
+        self.phase.load(Ordering::Relaxed) == BUSY
+    }
+
+    /// Whether a request's head is awaited, and how many were before.
+    pub(super) fn idle(&self) -> Option<u32> {
+        (self.phase.load(Ordering::Relaxed) == IDLE).then(|| self.heads.load(Ordering::Relaxed))
     }
 
     fn keep(&self, bytes: &[u8], begun: bool) {
@@ -86,7 +111,10 @@ pub(super) struct Io {
     limit: Duration,
     /// Runs from the first byte of a head that is not whole yet.
     head: Option<Pin<Box<Sleep>>>,
+    /// Part of a head that is not whole yet has been read.
     begun: bool,
+    /// The heads that were whole when `begun` was set.
+    heads: u32,
     /// Runs while the client takes nothing of what is waiting for it.
     stuck: Option<Pin<Box<Sleep>>>,
 }
@@ -103,6 +131,7 @@ impl Io {
             limit,
             head: None,
             begun: false,
+            heads: 0,
             stuck: None,
         }
     }
@@ -160,7 +189,9 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.serving.is_busy() {
+        let heads = this.serving.heads.load(Ordering::Relaxed);
+        if heads != this.heads {
+            this.heads = heads;
             this.begun = false;
             this.head = None;
         }

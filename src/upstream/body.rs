@@ -5,7 +5,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -122,12 +122,11 @@ impl UpstreamBody {
         let Some((connection, _)) = &mut self.connection else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
-        let mut quiet = Context::from_waker(Waker::noop());
-        let first = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        if first.is_ready() {
-            return first;
-        }
         let incoming = &mut self.incoming;
+        let at_hand = connection.peek_for(cx, |quiet| Pin::new(&mut *incoming).poll_frame(quiet));
+        if at_hand.is_ready() {
+            return at_hand;
+        }
         match connection.poll_for(cx, |quiet| Pin::new(&mut *incoming).poll_frame(quiet)) {
             (true, Poll::Pending) => {
                 // The connection is gone and the channel with it; only the real

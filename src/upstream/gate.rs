@@ -44,6 +44,12 @@ impl Gate {
         }
     }
 
+    /// The same, but one that was noted is let go: for a task that has been given
+    /// something, and will ask again before it waits.
+    pub(super) fn forget(&self) {
+        self.state.store(OPEN, Ordering::Release);
+    }
+
     fn wake_task(&self) {
         let task = self.task.lock().clone();
         if let Some(task) = task {
@@ -101,5 +107,11 @@ mod tests {
         waker.wake_by_ref();
         gate.open();
         assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        gate.close(&task);
+        waker.wake_by_ref();
+        gate.forget();
+        assert_eq!(count.0.load(Ordering::SeqCst), 2);
+        waker.wake_by_ref();
+        assert_eq!(count.0.load(Ordering::SeqCst), 3);
     }
 }

@@ -28,6 +28,8 @@ use super::stream::{Heard, Stream};
 /// How long a connection may lie idle. Servers commonly close after 60 s or
 /// more; staying below keeps the race with their close rare.
 const IDLE: Duration = Duration::from_secs(55);
+/// An idle connection that came back this recently is not looked at again.
+const JUST_NOW: Duration = Duration::from_millis(1);
 /// Most idle connections kept for one origin on one core.
 const MOST_IDLE: usize = 512;
 
@@ -120,8 +122,28 @@ impl H1 {
                 break (ended, found);
             }
         };
-        self.gate.open();
+        if outcome.1.is_ready() {
+            self.gate.forget();
+        } else {
+            self.gate.open();
+        }
         outcome
+    }
+
+    /// Looks for something that may be there already, without letting the
+    /// connection move. To look tells the connection that more is wanted, which
+    /// would wake the task that is at work on it.
+    pub(super) fn peek_for<T>(
+        &mut self,
+        cx: &Context<'_>,
+        look: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.gate.close(cx.waker());
+        let found = look(&mut Context::from_waker(Waker::noop()));
+        if found.is_ready() {
+            self.gate.forget();
+        }
+        found
     }
 
     /// Whether another request could be sent now.
@@ -160,7 +182,8 @@ impl Home {
     fn take(&self) -> Option<H1> {
         loop {
             let mut candidate = self.idle.lock().pop()?;
-            if candidate.connection.is_idle() {
+            // Looked at when it came back; nothing can be known since.
+            if candidate.since.elapsed() < JUST_NOW || candidate.connection.is_idle() {
                 return Some(candidate.connection);
             }
         }
@@ -364,23 +387,32 @@ async fn send_h2(
 }
 
 /// Sends on a connection that is driven right here: the answer can only come
-/// about inside `poll_drive`, so its future needs no waker of its own.
+/// about inside `poll_for`, so its future needs no waker of its own.
 async fn send_h1(
     mut connection: H1,
     home: &Arc<Home>,
     request: Request<RequestBody>,
 ) -> hyper::Result<Response<UpstreamBody>> {
     let mut answer = std::pin::pin!(connection.sender.send_request(request));
+    let mut connection = Some(connection);
     let response = std::future::poll_fn(|cx| {
-        match connection.poll_for(cx, |quiet| answer.as_mut().poll(quiet)) {
+        let Some(driven) = &mut connection else {
+            return answer.as_mut().poll(cx);
+        };
+        match driven.poll_for(cx, |quiet| answer.as_mut().poll(quiet)) {
             (_, Poll::Ready(response)) => Poll::Ready(response),
-            (true, Poll::Pending) => answer.as_mut().poll(cx),
+            (true, Poll::Pending) => {
+                // Closed before it took the request up. The request lies in its
+                // channel and is told so when the connection is gone.
+                connection = None;
+                answer.as_mut().poll(cx)
+            }
             (false, Poll::Pending) => Poll::Pending,
         }
     })
     .await?;
-    let home = Arc::clone(home);
-    Ok(response.map(|incoming| UpstreamBody::new(incoming, Some((connection, home)))))
+    let connection = connection.map(|connection| (connection, Arc::clone(home)));
+    Ok(response.map(|incoming| UpstreamBody::new(incoming, connection)))
 }
 
 /// Closed before a byte of an answer: on a reused connection this is the

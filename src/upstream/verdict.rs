@@ -198,25 +198,39 @@ fn without(body: &bytes::Bytes, secret: &[u8]) -> bytes::Bytes {
     kept.into()
 }
 
-/// Turns a provider's header fields into those the client gets, in place:
-/// what describes the content or the provider's limits stays, `request-id`
-/// goes on under another name, everything else is dropped.
+/// Room for what passes and for what the gateway adds: an answer's head that has
+/// to grow costs more than all that is looked up in it.
+const FIELDS: usize = 12;
+
+/// Turns a provider's header fields into those the client gets: what describes
+/// the content or the provider's limits stays, `request-id` goes on under
+/// another name, everything else is dropped. Few pass, so they are put into a
+/// new map; taking the others out of the old one would move it about each time.
 pub fn relay_headers(headers: &mut HeaderMap) {
     const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
-    let id = headers
-        .remove("request-id")
-        .or_else(|| headers.remove("x-request-id"));
-    let dropped: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| !passes(name))
-        .cloned()
-        .collect();
-    for name in dropped {
-        headers.remove(name);
+    let mut passed = HeaderMap::with_capacity(FIELDS);
+    let mut ids = [None, None];
+    let mut last = None;
+    for (name, value) in std::mem::take(headers) {
+        // Further values of a field come without its name.
+        if name.is_some() {
+            last = name;
+        }
+        let Some(name) = &last else { continue };
+        match name.as_str() {
+            "request-id" => ids[0] = ids[0].take().or(Some(value)),
+            "x-request-id" => ids[1] = ids[1].take().or(Some(value)),
+            _ if passes(name) => {
+                passed.append(name.clone(), value);
+            }
+            _ => {}
+        }
     }
-    if let Some(id) = id {
-        headers.insert(UPSTREAM_ID, id);
+    let [id, other] = ids;
+    if let Some(id) = id.or(other) {
+        passed.insert(UPSTREAM_ID, id);
     }
+    *headers = passed;
 }
 
 fn passes(name: &HeaderName) -> bool {
