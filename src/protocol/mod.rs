@@ -2,18 +2,39 @@
 //!
 //! Everything below this folder is bytes in, bytes out: no sockets, no clock.
 
+pub mod adapt;
+pub mod capabilities;
 pub mod chat;
+pub mod collect;
+pub mod edit;
+pub mod empty;
+pub mod envelope;
 pub mod error;
+pub mod estimate;
+pub mod filter;
+pub mod fit;
 pub mod gemini;
+pub mod grammar;
+pub mod history;
+pub mod ir;
 pub mod json;
+pub mod media;
 pub mod messages;
 pub mod meter;
 pub mod models;
+pub mod notes;
 pub mod opening;
 pub mod peek;
+pub mod path;
+pub mod repair;
 pub mod responses;
+pub mod schema;
 pub mod splice;
 pub mod sse;
+pub mod translate;
+pub mod translator;
+pub mod turns;
+mod unread;
 pub mod usage;
 
 use std::fmt;

@@ -54,6 +54,19 @@ pub fn classify(protocol: Protocol, event_name: Option<&str>, data: &[u8]) -> Op
     }
 }
 
+/// Whether an event only says that the connection is alive.
+#[must_use]
+pub fn is_heartbeat(event_name: Option<&str>, data: &[u8]) -> bool {
+    match event_name {
+        Some("ping" | "heartbeat" | "keep-alive" | "keepalive") => true,
+        Some(_) => false,
+        None => {
+            let data = data.trim_ascii();
+            data.is_empty() || data == b"{\"type\":\"ping\"}" || data == b"{\"type\": \"ping\"}"
+        }
+    }
+}
+
 /// The error that a successful document is, judged by its beginning: it is no
 /// JSON at all, or its first member is the vendor's error. The body may be
 /// cut off anywhere; `None` is "nothing wrong so far".
@@ -253,7 +266,56 @@ fn responses(event_name: Option<&str>, data: &[u8]) -> Opening {
             Ok(event) => content_if(event.delta.0),
             Err(opening) => opening,
         },
+        "response.output_text.done"
+        | "response.content_part.done"
+        | "response.output_item.done" => match parse::<Done>(data) {
+            Ok(event) => content_if(event.shows()),
+            Err(opening) => opening,
+        },
         name => content_if(name.starts_with("response.")),
+    }
+}
+
+/// The end of a text, a part or an item. One that stayed empty is nothing of the
+/// answer yet.
+#[derive(Deserialize)]
+struct Done {
+    #[serde(default)]
+    text: Substance,
+    part: Option<Block>,
+    item: Option<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    content: Option<Vec<Part>>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    #[serde(default)]
+    text: Substance,
+    #[serde(default)]
+    refusal: Substance,
+}
+
+impl Done {
+    fn shows(&self) -> bool {
+        let part = self
+            .part
+            .as_ref()
+            .is_some_and(|part| match part.kind.as_deref() {
+                Some("output_text" | "text") => part.text.0,
+                _ => true,
+            });
+        let item = self.item.as_ref().is_some_and(|item| {
+            let mut parts = item.content.iter().flatten();
+            item.kind.as_deref() != Some("message")
+                || parts.any(|part| part.text.0 || part.refusal.0)
+        });
+        self.text.0 || part || item
     }
 }
 

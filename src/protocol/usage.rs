@@ -30,6 +30,7 @@ pub struct Tokens {
 impl Tokens {
     /// Takes over what a later snapshot reports and keeps the rest.
     pub fn update(&mut self, later: &Self) {
+        let later = &self.with_lifetimes(*later);
         let pairs = [
             (&mut self.input, later.input),
             (&mut self.cache_read, later.cache_read),
@@ -43,6 +44,24 @@ impl Tokens {
         for (mine, theirs) in pairs {
             *mine = theirs.or(*mine);
         }
+    }
+
+    /// The last report of an Anthropic stream says how much was written to the
+    /// cache, but not for how long; the first one did. Taken as it is, what was
+    /// written for hours would be counted a second time, as written for minutes.
+    fn with_lifetimes(&self, mut later: Self) -> Self {
+        let (Some(total), None) = (later.cache_write_short, later.cache_write_long) else {
+            return later;
+        };
+        let Some(long) = self.cache_write_long else {
+            return later;
+        };
+        let split = self.cache_write_short.unwrap_or(0).saturating_add(long);
+        if total >= split {
+            later.cache_write_short = self.cache_write_short;
+            later.cache_write_other = Some(total - split).filter(|rest| *rest > 0);
+        }
+        later
     }
 }
 
@@ -64,7 +83,7 @@ pub fn decode(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug, Default, PartialEq)]
 struct Chat {
     prompt_tokens: u64,
     #[serde(default)]
@@ -81,7 +100,7 @@ struct Chat {
     cached_tokens: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Debug, Default, PartialEq)]
 struct PromptDetails {
     #[serde(default)]
     cached_tokens: Option<u64>,
@@ -91,7 +110,7 @@ struct PromptDetails {
     cache_write_tokens_details: Option<WriteDetails>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Debug, Default, PartialEq)]
 struct WriteDetails {
     #[serde(default)]
     ttl_30m_tokens: Option<u64>,
@@ -99,7 +118,7 @@ struct WriteDetails {
     ttl_12h_tokens: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Debug, Default, PartialEq)]
 struct OutputDetails {
     #[serde(default)]
     reasoning_tokens: Option<u64>,
@@ -144,7 +163,6 @@ fn chat(object: &[u8]) -> Option<Tokens> {
     })
 }
 
-/// `None` beyond 64 bits: a provider may send any number.
 fn sum(counts: [u64; 3]) -> Option<u64> {
     { counts }.into_iter().try_fold(0, u64::checked_add)
 }
@@ -166,14 +184,15 @@ fn responses(object: &[u8]) -> Option<Tokens> {
     let lifetimes = details.cache_write_tokens_details.unwrap_or_default();
     let (short, long) = (lifetimes.ttl_30m_tokens, lifetimes.ttl_12h_tokens);
     let written = details.cache_write_tokens;
-    let split = short.unwrap_or(0) + long.unwrap_or(0);
+    let split = short.unwrap_or(0).saturating_add(long.unwrap_or(0));
     let other = written
         .map(|written| written.saturating_sub(split))
         .filter(|rest| *rest > 0 || split == 0);
     let reasoning = usage
         .output_tokens_details
         .and_then(|details| details.reasoning_tokens);
-    let cached = details.cached_tokens.unwrap_or(0) + written.unwrap_or(split);
+    let cached = details.cached_tokens.unwrap_or(0);
+    let cached = cached.saturating_add(written.unwrap_or(split));
     Some(Tokens {
         input: Some(usage.input_tokens.saturating_sub(cached)),
         cache_read: details.cached_tokens,
@@ -224,7 +243,7 @@ fn messages(object: &[u8]) -> Option<Tokens> {
                 split.ephemeral_5m_input_tokens,
                 split.ephemeral_1h_input_tokens,
             );
-            let known = short.unwrap_or(0) + long.unwrap_or(0);
+            let known = short.unwrap_or(0).saturating_add(long.unwrap_or(0));
             let rest = written
                 .map(|written| written.saturating_sub(known))
                 .filter(|rest| *rest > 0);
@@ -249,41 +268,42 @@ fn messages(object: &[u8]) -> Option<Tokens> {
     })
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Gemini {
-    #[serde(default)]
-    prompt_token_count: Option<u64>,
-    #[serde(default)]
-    candidates_token_count: Option<u64>,
-    #[serde(default)]
-    total_token_count: Option<u64>,
-    #[serde(default)]
-    cached_content_token_count: Option<u64>,
-    #[serde(default)]
-    thoughts_token_count: Option<u64>,
-    #[serde(default)]
-    tool_use_prompt_token_count: Option<u64>,
+/// The counts of Gemini's `usageMetadata`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(in crate::protocol) struct Gemini {
+    pub(in crate::protocol) prompt_token_count: Option<u64>,
+    pub(in crate::protocol) candidates_token_count: Option<u64>,
+    pub(in crate::protocol) total_token_count: Option<u64>,
+    pub(in crate::protocol) cached_content_token_count: Option<u64>,
+    pub(in crate::protocol) thoughts_token_count: Option<u64>,
+    pub(in crate::protocol) tool_use_prompt_token_count: Option<u64>,
+}
+
+impl Gemini {
+    /// The same in disjoint buckets.
+    pub(in crate::protocol) fn tokens(&self) -> Option<Tokens> {
+        let prompt = self.prompt_token_count?;
+        let tools = self.tool_use_prompt_token_count.unwrap_or(0);
+        let outside = tools.saturating_add(self.thoughts_token_count.unwrap_or(0));
+        let output = self.candidates_token_count.or_else(|| {
+            self.total_token_count
+                .map(|total| total.saturating_sub(prompt).saturating_sub(outside))
+        });
+        Some(Tokens {
+            input: Some(prompt.saturating_sub(self.cached_content_token_count.unwrap_or(0))),
+            cache_read: self.cached_content_token_count,
+            tool_prompt: self.tool_use_prompt_token_count,
+            output,
+            reasoning: self.thoughts_token_count,
+            ..Tokens::default()
+        })
+    }
 }
 
 fn gemini(object: &[u8]) -> Option<Tokens> {
     let usage: Gemini = serde_json::from_slice(object).ok()?;
-    let prompt = usage.prompt_token_count?;
-    let outside =
-        usage.tool_use_prompt_token_count.unwrap_or(0) + usage.thoughts_token_count.unwrap_or(0);
-    let output = usage.candidates_token_count.or_else(|| {
-        usage
-            .total_token_count
-            .map(|total| total.saturating_sub(prompt).saturating_sub(outside))
-    });
-    Some(Tokens {
-        input: Some(prompt.saturating_sub(usage.cached_content_token_count.unwrap_or(0))),
-        cache_read: usage.cached_content_token_count,
-        tool_prompt: usage.tool_use_prompt_token_count,
-        output,
-        reasoning: usage.thoughts_token_count,
-        ..Tokens::default()
-    })
+    usage.tokens()
 }
 
 #[cfg(test)]
@@ -354,6 +374,26 @@ mod tests {
                 responses.output
             ),
             (Some(50), Some(30), Some(20), Some(5))
+        );
+    }
+
+    #[test]
+    fn a_sum_reported_later_is_not_counted_beside_its_parts() {
+        let mut known = tokens(
+            Protocol::Messages,
+            r#"{"input_tokens":120,"cache_creation_input_tokens":500,"output_tokens":1,
+                "cache_creation":{"ephemeral_5m_input_tokens":400,"ephemeral_1h_input_tokens":100}}"#,
+        );
+        let later = r#"{"input_tokens":120,"cache_creation_input_tokens":500,"output_tokens":9}"#;
+        known.update(&tokens(Protocol::Messages, later));
+        assert_eq!(
+            (
+                known.cache_write_short,
+                known.cache_write_long,
+                known.cache_write_other,
+                known.output
+            ),
+            (Some(400), Some(100), None, Some(9))
         );
     }
 

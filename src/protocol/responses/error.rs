@@ -24,14 +24,6 @@ pub(in crate::protocol) fn encode_stream_failure(
     sequence_number: u64,
 ) -> Vec<u8> {
     let code = stream_code(error.class);
-    let flat = Flat {
-        kind: "error",
-        sequence_number,
-        code,
-        message: &error.message,
-        param: error.param.as_deref(),
-        error: chat::error::object(error),
-    };
     let failed = Failed {
         kind: "response.failed",
         sequence_number: sequence_number.saturating_add(1),
@@ -48,15 +40,29 @@ pub(in crate::protocol) fn encode_stream_failure(
             usage: None,
         },
     };
+    let mut out = encode_event(error, sequence_number);
+    append_event(&mut out, Some("response.failed"), &failed);
+    out
+}
+
+/// The `error` event alone.
+pub(super) fn encode_event(error: &ErrorBody, sequence_number: u64) -> Vec<u8> {
+    let flat = Flat {
+        kind: "error",
+        sequence_number,
+        code: stream_code(error.class),
+        message: &error.message,
+        param: error.param.as_deref(),
+        error: chat::error::object(error),
+    };
     let mut out = Vec::with_capacity(512);
     append_event(&mut out, Some("error"), &flat);
-    append_event(&mut out, Some("response.failed"), &failed);
     out
 }
 
 /// Streams know fewer codes than answers; what is not among them is a server
 /// error.
-const fn stream_code(class: ErrorClass) -> &'static str {
+pub(super) const fn stream_code(class: ErrorClass) -> &'static str {
     match class {
         ErrorClass::RateLimited => "rate_limit_exceeded",
         ErrorClass::ContextLength => "context_length_exceeded",

@@ -1,0 +1,486 @@
+//! What lies where in a document, found in one pass: a flat list of spans.
+//!
+//! Nothing is unescaped, converted or copied. A [`Value`] is a position on the
+//! tape, as cheap to pass around as a reference; its text is a slice of the
+//! document. The list is reused from document to document, so that an event of a
+//! stream costs no allocation.
+
+use super::text::{self, Raw, Str};
+use super::walk::{Fault, Kind, Visit, walk};
+
+/// The most values of one document, names counted. A body that is nothing but
+/// brackets and commas would otherwise take many times its size.
+const MOST: usize = 1 << 22;
+
+/// One value, or the name of a member.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    start: u32,
+    end: u32,
+    /// The node behind this value and all that is in it.
+    next: u32,
+    kind: Kind,
+    /// A string in which half a surrogate pair stands alone.
+    odd: bool,
+}
+
+/// A reusable list of nodes. See the module's text.
+#[derive(Debug, Default)]
+pub struct Tape {
+    nodes: Vec<Node>,
+    open: Vec<u32>,
+}
+
+impl Tape {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Walks over a document, which must be JSON to the letter: escapes and
+    /// control characters in strings are checked too.
+    ///
+    /// # Errors
+    ///
+    /// Where the text is no JSON, is nested deeper than 512 levels, has more than
+    /// four million values or more than 4 GiB.
+    pub fn parse<'t>(&'t mut self, text: &'t str) -> Result<Value<'t>, Fault> {
+        self.nodes.clear();
+        self.open.clear();
+        if u32::try_from(text.len()).is_err() {
+            return Err(Fault {
+                at: 0,
+                wanted: "less than 4 GiB",
+            });
+        }
+        let mut visitor = Visitor {
+            bytes: text.as_bytes(),
+            tape: self,
+        };
+        walk(text.as_bytes(), &mut visitor)?;
+        Ok(Value {
+            text,
+            nodes: &self.nodes,
+            at: 0,
+        })
+    }
+
+    /// The document that was parsed last, which must be given again.
+    #[must_use]
+    pub fn root<'t>(&'t self, text: &'t str) -> Value<'t> {
+        Value {
+            text,
+            nodes: &self.nodes,
+            at: 0,
+        }
+    }
+
+    /// As [`Tape::parse`], of bytes that may not be UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tape::parse`], and where a byte does not belong to a character.
+    pub fn parse_bytes<'t>(&'t mut self, bytes: &'t [u8]) -> Result<Value<'t>, Fault> {
+        let text = std::str::from_utf8(bytes).map_err(|error| Fault {
+            at: error.valid_up_to(),
+            wanted: "UTF-8",
+        })?;
+        self.parse(text)
+    }
+}
+
+struct Visitor<'a, 'v> {
+    bytes: &'a [u8],
+    tape: &'v mut Tape,
+}
+
+impl Visitor<'_, '_> {
+    fn push(&mut self, kind: Kind, start: usize, end: usize) -> Result<&mut Node, Fault> {
+        if self.tape.nodes.len() >= MOST {
+            return Err(Fault {
+                at: start,
+                wanted: "at most four million values",
+            });
+        }
+        let index = self.tape.nodes.len();
+        self.tape.nodes.push(Node {
+            start: small(start),
+            end: small(end),
+            next: small(index + 1),
+            kind,
+            odd: false,
+        });
+        self.tape.nodes.last_mut().ok_or(Fault {
+            at: start,
+            wanted: "a value",
+        })
+    }
+}
+
+impl Visit for Visitor<'_, '_> {
+    fn scalar(&mut self, kind: Kind, start: usize, end: usize) -> Result<(), Fault> {
+        let odd = match kind {
+            Kind::Plain | Kind::Escaped => {
+                let inner = self.bytes.get(start + 1..end - 1).unwrap_or_default();
+                text::check(inner, kind == Kind::Escaped).map_err(|fault| Fault {
+                    at: start + 1 + fault.at,
+                    ..fault
+                })?
+            }
+            _ => false,
+        };
+        self.push(kind, start, end)?.odd = odd;
+        Ok(())
+    }
+
+    fn open(&mut self, kind: Kind, start: usize) -> Result<(), Fault> {
+        let index = small(self.tape.nodes.len());
+        self.push(kind, start, start)?;
+        self.tape.open.push(index);
+        Ok(())
+    }
+
+    fn close(&mut self, end: usize) {
+        let next = small(self.tape.nodes.len());
+        let opened = self.tape.open.pop();
+        if let Some(node) = opened.and_then(|index| self.tape.nodes.get_mut(index as usize)) {
+            node.end = small(end);
+            node.next = next;
+        }
+    }
+}
+
+/// Sizes are checked before the walk begins.
+fn small(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+/// A value of a document on a tape.
+#[derive(Clone, Copy)]
+pub struct Value<'t> {
+    text: &'t str,
+    nodes: &'t [Node],
+    at: usize,
+}
+
+impl std::fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.raw().as_str())
+    }
+}
+
+impl<'t> Value<'t> {
+    fn node(&self) -> Option<Node> {
+        self.nodes.get(self.at).copied()
+    }
+
+    fn kind(&self) -> Kind {
+        self.node().map_or(Kind::Null, |node| node.kind)
+    }
+
+    /// The value's text as it was written, inner white space included.
+    #[must_use]
+    pub fn raw(&self) -> Raw<'t> {
+        let text = self.text.get(self.span()).unwrap_or("null");
+        Raw::of_checked(text)
+    }
+
+    /// Where the value lies in its document.
+    #[must_use]
+    pub fn span(&self) -> std::ops::Range<usize> {
+        self.node()
+            .map_or(0..0, |node| node.start as usize..node.end as usize)
+    }
+
+    /// Whether it is `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        self.kind() == Kind::Null
+    }
+
+    /// Whether it is an object.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.kind() == Kind::Object
+    }
+
+    /// Whether it is an array.
+    #[must_use]
+    pub fn is_array(&self) -> bool {
+        self.kind() == Kind::Array
+    }
+
+    /// Whether it is a string.
+    #[must_use]
+    pub fn is_str(&self) -> bool {
+        matches!(self.kind(), Kind::Plain | Kind::Escaped)
+    }
+
+    /// The string that it is.
+    #[must_use]
+    pub fn as_str(&self) -> Option<Str<'t>> {
+        let node = self.node()?;
+        let inner = node.start as usize + 1..(node.end as usize).saturating_sub(1);
+        let inner = match node.kind {
+            Kind::Plain | Kind::Escaped => self.text.get(inner)?,
+            _ => return None,
+        };
+        Some(if node.odd {
+            Str::from(text::unescape(inner).into_owned())
+        } else {
+            Str::of_checked(inner)
+        })
+    }
+
+    /// The truth value that it is.
+    #[must_use]
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.kind() {
+            Kind::True => Some(true),
+            Kind::False => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The whole number that it is, if it is not negative and fits. `16.0` and
+    /// `1e3` count: some languages have no other way to write a whole number.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
+        let text = self.number()?;
+        if let Ok(number) = text.parse() {
+            return Some(number);
+        }
+        let number: f64 = text.parse().ok()?;
+        let whole = number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&number);
+        // Checked just above: whole, not negative, exact in 53 bits.
+        whole.then_some(number as u64)
+    }
+
+    /// The whole number that it is.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        let text = self.number()?;
+        text.parse()
+            .ok()
+            .or_else(|| self.as_u64().and_then(|number| i64::try_from(number).ok()))
+    }
+
+    /// The number that it is, as near as a double comes.
+    #[must_use]
+    pub fn as_f64(&self) -> Option<f64> {
+        self.number()?.parse().ok()
+    }
+
+    /// The digits of the number that it is.
+    #[must_use]
+    pub fn number(&self) -> Option<&'t str> {
+        match self.kind() {
+            Kind::Number => self.text.get(self.span()),
+            _ => None,
+        }
+    }
+
+    /// The members of the object that it is; none of anything else. A name that
+    /// stands twice comes twice.
+    #[must_use]
+    pub fn members(&self) -> Members<'t> {
+        Members(self.inside(Kind::Object))
+    }
+
+    /// As [`Value::members`], the names as values of their own, whose
+    /// [`Value::span`] tells where they lie.
+    pub fn entries(&self) -> impl Iterator<Item = (Self, Self)> + use<'t> {
+        let mut inside = self.inside(Kind::Object);
+        std::iter::from_fn(move || Some((inside.step()?, inside.step()?)))
+    }
+
+    /// The elements of the array that it is; none of anything else.
+    #[must_use]
+    pub fn items(&self) -> Items<'t> {
+        Items(self.inside(Kind::Array))
+    }
+
+    /// The member of that name; the last one, if it stands there twice, as
+    /// nearly all parsers have it.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Self> {
+        let named = self.members().filter(|(found, _)| found.is(name));
+        named.last().map(|(_, value)| value)
+    }
+
+    /// As [`Value::get`], `null` being as good as absent.
+    #[must_use]
+    pub fn some(&self, name: &str) -> Option<Self> {
+        self.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether it is an object or array without anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.node()
+            .is_some_and(|node| node.next as usize == self.at + 1)
+            && matches!(self.kind(), Kind::Array | Kind::Object)
+    }
+
+    /// What it is, for error messages: "a string", "an array" ...
+    #[must_use]
+    pub fn sort(&self) -> &'static str {
+        match self.kind() {
+            Kind::Null => "null",
+            Kind::True | Kind::False => "a boolean",
+            Kind::Number => "a number",
+            Kind::Plain | Kind::Escaped => "a string",
+            Kind::Array => "an array",
+            Kind::Object => "an object",
+        }
+    }
+
+    fn inside(&self, kind: Kind) -> Walker<'t> {
+        let end = match self.node() {
+            Some(node) if node.kind == kind => node.next as usize,
+            _ => self.at + 1,
+        };
+        Walker {
+            text: self.text,
+            nodes: self.nodes,
+            at: self.at + 1,
+            end,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Walker<'t> {
+    text: &'t str,
+    nodes: &'t [Node],
+    at: usize,
+    end: usize,
+}
+
+impl<'t> Walker<'t> {
+    fn step(&mut self) -> Option<Value<'t>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let value = Value {
+            text: self.text,
+            nodes: self.nodes,
+            at: self.at,
+        };
+        self.at = self.nodes.get(self.at)?.next as usize;
+        Some(value)
+    }
+}
+
+/// See [`Value::members`].
+#[derive(Clone, Debug)]
+pub struct Members<'t>(Walker<'t>);
+
+impl<'t> Iterator for Members<'t> {
+    type Item = (Str<'t>, Value<'t>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.0.step()?.as_str()?;
+        Some((name, self.0.step()?))
+    }
+}
+
+/// See [`Value::items`].
+#[derive(Clone, Debug)]
+pub struct Items<'t>(Walker<'t>);
+
+impl<'t> Iterator for Items<'t> {
+    type Item = Value<'t>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.step()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values_are_found_and_nothing_is_changed() {
+        let text =
+            r#" {"a":[1,{"b" : 2.50}],"c\n":"x\"y","n":12345678901234567890123,"a":null,"e":{}} "#;
+        let mut tape = Tape::new();
+        let root = tape.parse(text).unwrap();
+        assert!(root.get("a").unwrap().is_null());
+        let (_, first) = root.members().next().unwrap();
+        assert_eq!(first.raw().as_str(), r#"[1,{"b" : 2.50}]"#);
+        let inner: Vec<_> = first.items().collect();
+        assert_eq!(inner.len(), 2);
+        assert_eq!(inner[1].get("b").unwrap().number(), Some("2.50"));
+        assert_eq!(root.get("c\n").unwrap().as_str().unwrap().plain(), "x\"y");
+        assert_eq!(
+            root.get("n").unwrap().number(),
+            Some("12345678901234567890123")
+        );
+        assert!(root.get("e").unwrap().is_empty());
+        assert!(root.some("a").is_none() && root.some("zz").is_none());
+        assert_eq!(root.members().count(), 5);
+    }
+
+    #[test]
+    fn numbers_are_read_where_they_mean_one() {
+        let mut tape = Tape::new();
+        let root = tape
+            .parse("[16.0,1e3,-1,1.5,18446744073709551615]")
+            .unwrap();
+        let read: Vec<_> = root.items().map(|value| value.as_u64()).collect();
+        assert_eq!(read, [Some(16), Some(1000), None, None, Some(u64::MAX)]);
+        assert_eq!(root.items().nth(2).unwrap().as_i64(), Some(-1));
+    }
+
+    #[test]
+    fn what_is_no_json_is_named_with_its_place() {
+        let mut tape = Tape::new();
+        for (text, at) in [
+            ("{\"a\":tru}", 5),
+            ("[\"\\x\"]", 2),
+            ("[\"\\u12g4\"]", 2),
+            ("[\"a\u{1}\"]", 3),
+            ("[1,]", 3),
+            ("", 0),
+        ] {
+            assert_eq!(tape.parse(text).unwrap_err().at, at, "{text}");
+        }
+        assert!(tape.parse(&"[".repeat(100_000)).is_err());
+        assert!(tape.parse_bytes(b"[\"\xff\"]").is_err());
+    }
+
+    #[test]
+    fn half_a_surrogate_becomes_the_replacement_character() {
+        let mut tape = Tape::new();
+        let root = tape
+            .parse(r#"["\ud83d\ude00","a\ud83d","\ude00b"]"#)
+            .unwrap();
+        let read: Vec<_> = root.items().filter_map(|value| value.as_str()).collect();
+        assert_eq!(read[0].plain(), "😀");
+        assert_eq!(read[1].plain(), "a\u{fffd}");
+        assert_eq!(read[2].plain(), "\u{fffd}b");
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_parser(text in r#"[\[\]{}:,"a0-9eE.+\- ntrulfs\\/b]{0,24}"#) {
+            let parsed = serde_json::from_str::<serde_json::Value>(&text);
+            let mut tape = Tape::new();
+            let walked = tape.parse(&text);
+            let overflows = parsed.as_ref().is_err_and(|e| e.to_string().starts_with("number out of range"));
+            prop_assert!(overflows || walked.is_ok() == parsed.is_ok(), "{:?} {:?}", walked, parsed);
+        }
+
+        #[test]
+        fn strings_come_back(text in "\\PC{0,40}") {
+            let document = serde_json::to_string(&text).unwrap();
+            let mut tape = Tape::new();
+            let value = tape.parse(&document).unwrap();
+            prop_assert_eq!(value.as_str().unwrap().into_plain(), text);
+        }
+    }
+}
