@@ -1,6 +1,8 @@
 //! What is to be said, before any protocol: pieces of text, reasoning, tool
 //! calls, and the tokens that they are said to have cost.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
@@ -171,11 +173,37 @@ impl Usage {
     }
 }
 
-/// A signature or an encrypted blob: valid base64, the same for the same name.
-pub(super) fn signature(name: &str) -> String {
-    use base64::Engine;
-    let seed = format!("simulated reasoning of {name}, signed for whoever carries it back");
-    base64::engine::general_purpose::STANDARD.encode(seed)
+/// A signature or an encrypted blob: valid base64, the same for the same protocol,
+/// name and thought.
+pub(super) fn signature(protocol: &str, name: &str, thought: &str) -> String {
+    let digest = digest(thought);
+    STANDARD.encode(format!(
+        "simulated {protocol} reasoning of {name}, signed for whoever carries it back: {digest}"
+    ))
+}
+
+/// Whether that protocol's service here made the signature.
+pub(super) fn is_signed(protocol: &str, signature: &str) -> bool {
+    seed(signature)
+        .is_some_and(|seed| seed.starts_with(&format!("simulated {protocol} reasoning ")))
+}
+
+/// Whether the signature was made here for that thought.
+pub(super) fn is_signature_of(protocol: &str, thought: &str, signature: &str) -> bool {
+    is_signed(protocol, signature)
+        && seed(signature).is_some_and(|seed| seed.ends_with(&digest(thought)))
+}
+
+/// What was signed; Google's SDK sends its bytes back in the other alphabet.
+fn seed(signature: &str) -> Option<String> {
+    let signature = signature.replace('-', "+").replace('_', "/");
+    String::from_utf8(STANDARD.decode(signature).ok()?).ok()
+}
+
+fn digest(thought: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, thought.as_bytes());
+    let bytes = digest.as_ref().iter().take(8);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(content: &Content, ask: &Ask) -> Vec<String> {

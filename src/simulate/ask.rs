@@ -66,6 +66,17 @@ impl Ask {
         self.value(name).unwrap_or_else(|| default.into())
     }
 
+    /// All fields, parsed, in the order of their names.
+    pub(super) fn all(&self) -> Value {
+        let mut names: Vec<&String> = self.fields.keys().collect();
+        names.sort_unstable();
+        let fields = names.into_iter().map(|name| {
+            let value = self.value(name).unwrap_or(Value::Null);
+            (name.clone(), value)
+        });
+        Value::Object(fields.collect())
+    }
+
     /// A field that is a string.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         match self.value(name)? {

@@ -124,6 +124,12 @@ pub struct Fault {
     pub cut: Option<CutAt>,
     /// Where the stream ends without its terminal event.
     pub ending: Option<Ending>,
+    /// Fields that are refused wherever they stand.
+    pub refuses: Vec<String>,
+    /// What the real services refuse is refused.
+    pub strict: bool,
+    /// Signatures and ciphertexts of reasoning are refused.
+    pub refuses_signatures: bool,
     /// Broken JSON in an otherwise sound answer.
     pub garbage: bool,
     /// A web page in place of an answer.
@@ -255,6 +261,12 @@ options! {
     "cache_write" ["count"] "input tokens reported as written to a cache" |b, v| set(&mut b.content.cache_write, number(v));
     "reasoning_tokens" ["count"] "output tokens reported as reasoning" |b, v| set(&mut b.content.reasoning_tokens, number(v));
     "status" ["300 to 599"] "that status with the vendor's error body; with `error`, the kind of the error in the stream" |b, v| set(&mut b.fault.status, status(v));
+    "refuses" ["field"] "a request that has that field anywhere is refused in the vendor's words; may be given more than once" |b, v| {
+        b.fault.refuses.push(text(v)?);
+        Some(())
+    };
+    "strict" [""] "requests are checked as the real services check them" |b, v| flag(&mut b.fault.strict, v);
+    "refuses_signatures" [""] "a request with a signature or ciphertext of reasoning is refused" |b, v| flag(&mut b.fault.refuses_signatures, v);
     "location" ["address"] "header `location`, for redirects" |b, v| set(&mut b.fault.location, text(v));
     "retry_after" ["seconds or date"] "header `retry-after`" |b, v| set(&mut b.fault.retry_after, text(v));
     "retry_after_ms" ["ms"] "header `retry-after-ms`" |b, v| set(&mut b.fault.retry_after_ms, number(v));

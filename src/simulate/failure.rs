@@ -1,6 +1,8 @@
 //! Errors in the words and shapes of each vendor: as a body of their own and
 //! as an event inside a stream.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::route::{Denied, Vendor};
@@ -11,7 +13,7 @@ use super::script::{IDENTIFIER, Script, compact, pretty, spaced};
 pub(super) struct Failure {
     pub(super) status: u16,
     pub(super) message: String,
-    pub(super) param: Option<&'static str>,
+    pub(super) param: Option<Cow<'static, str>>,
     pub(super) code: Option<&'static str>,
     /// Seconds until a retry may succeed, as Google tells them in the body.
     pub(super) retry_seconds: Option<String>,
@@ -53,7 +55,7 @@ impl Failure {
     pub(super) fn invalid(message: impl Into<String>, param: Option<&'static str>) -> Self {
         Self {
             message: message.into(),
-            param,
+            param: param.map(Cow::Borrowed),
             ..Self::of_status(400)
         }
     }

@@ -14,7 +14,7 @@ pub(super) fn unary(answer: &Answer) -> Vec<u8> {
         all.push(json!({
             "text": answer.whole_reasoning(),
             "thought": true,
-            "thoughtSignature": signature(&answer.model),
+            "thoughtSignature": signature("gemini", &answer.model, &answer.whole_reasoning()),
         }));
     }
     if !answer.text.is_empty() || answer.calls.is_empty() {
@@ -84,7 +84,8 @@ fn parts(answer: &Answer) -> Vec<Value> {
         .map(|piece| json!({"text": piece, "thought": true}))
         .collect();
     if let Some(last) = parts.last_mut() {
-        last["thoughtSignature"] = signature(&answer.model).into();
+        last["thoughtSignature"] =
+            signature("gemini", &answer.model, &answer.whole_reasoning()).into();
     }
     parts.extend(answer.text.iter().map(|piece| json!({"text": piece})));
     parts.extend(calls(answer));
@@ -97,8 +98,9 @@ fn calls(answer: &Answer) -> impl Iterator<Item = Value> {
         let mut part = json!({"functionCall": {
             "id": call.id("call_"), "name": call.name, "args": call.arguments,
         }});
-        if index == 0 && !answer.reasoning.is_empty() {
-            part["thoughtSignature"] = signature(&answer.model).into();
+        if index == 0 && (!answer.reasoning.is_empty() || answer.model.starts_with("gemini-3")) {
+            part["thoughtSignature"] =
+                signature("gemini", &answer.model, &answer.whole_reasoning()).into();
         }
         part
     })

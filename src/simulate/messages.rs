@@ -13,7 +13,7 @@ pub(super) fn unary(answer: &Answer) -> Vec<u8> {
         content.push(json!({
             "type": "thinking",
             "thinking": answer.whole_reasoning(),
-            "signature": signature(&answer.model),
+            "signature": signature("messages", &answer.model, &answer.whole_reasoning()),
         }));
     }
     if !answer.text.is_empty() {
@@ -131,7 +131,7 @@ fn thinking(script: &mut Script, index: usize, answer: &Answer) {
             json!({"type": "thinking_delta", "thinking": piece}),
         );
     }
-    let signature = signature(&answer.model);
+    let signature = signature("messages", &answer.model, &answer.whole_reasoning());
     delta(
         script,
         index,

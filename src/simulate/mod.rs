@@ -32,9 +32,11 @@ mod messages;
 mod models;
 mod plan;
 mod record;
+mod refusal;
 mod responses;
 mod route;
 mod script;
+mod strict;
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};

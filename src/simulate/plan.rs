@@ -17,7 +17,7 @@ use super::media::{self, Media};
 use super::record::{Journal, Tally};
 use super::route::{Service, Vendor, authenticate, route};
 use super::script::{Script, Template, with_line_end};
-use super::{chat, gemini, messages, models, responses};
+use super::{chat, gemini, messages, models, refusal, responses, strict};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream; charset=utf-8";
@@ -270,7 +270,10 @@ impl Understood<'_> {
                 content_type: "text/html",
                 ..Rendered::json(page(status))
             };
-        } else if let Some(failure) = self.failure(fault, rendered.has_events()) {
+        } else if let Some(failure) = refusal::refusal(fault, &self.ask, self.vendor)
+            .or_else(|| self.strict_refusal(fault))
+            .or_else(|| self.failure(fault, rendered.has_events()))
+        {
             status = failure.status;
             rendered = Rendered::json(failure.body(self.vendor));
         } else {
@@ -326,6 +329,12 @@ impl Understood<'_> {
                 | Service::CountMessages
                 | Service::CountContents { .. }
         )
+    }
+
+    /// What the real service would say against the request.
+    fn strict_refusal(&self, fault: &Fault) -> Option<Failure> {
+        let checked = || strict::refusal(self.service, &self.ask, &self.model, self.vendor);
+        fault.strict.then(checked).flatten()
     }
 
     /// The error that takes the place of the answer.

@@ -204,7 +204,12 @@ impl<'a> Talk<'a> {
             }),
         };
         if matches!(item, Item::Reasoning) && self.encrypted {
-            empty["encrypted_content"] = signature(&self.answer.model).into();
+            empty["encrypted_content"] = signature(
+                "responses",
+                &self.answer.model,
+                &self.answer.whole_reasoning(),
+            )
+            .into();
         }
         empty["id"] = item_id(index, item).into();
         empty
