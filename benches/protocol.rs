@@ -15,12 +15,18 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use plexus::auth;
 use plexus::config::{self, Config};
+use plexus::protocol::adapt::{self, Adapter, Chain, Destination, Entry};
+use plexus::protocol::json::Tape;
 use plexus::protocol::meter::Meter;
+use plexus::protocol::notes::Notes;
+use plexus::protocol::path::Path as FieldPath;
+use plexus::protocol::repair::{self, Fix, Only};
 use plexus::protocol::sse::Aligner;
 use plexus::protocol::{Protocol, peek, splice};
 use plexus::router::Router;
 use plexus::routes::ROUTES;
-use plexus::routing;
+use plexus::routing::dice::Dice;
+use plexus::routing::{Asked, Switchboard};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -42,8 +48,59 @@ fn main() -> Result<(), Failure> {
     };
     bench.say("| step | ns, median | ns, least |\n|---|--:|--:|");
     requests(&bench)?;
+    changes(&bench)?;
     answers(&bench);
     look_ups(&bench)
+}
+
+/// Adapters and repairs on an agent's conversation of about a megabyte.
+fn changes(bench: &Bench) -> Result<(), Failure> {
+    let turn = r#"{"role":"assistant","content":[{"type":"tool_use","id":"toolu_01","name":"read","input":{"path":"a"}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_01","content":"FILL"}]}"#
+        .replace("FILL", &"some text, \\\"quoted\\\" now and then ".repeat(200));
+    let turns = vec![turn; 140].join(",");
+    let body = Bytes::from(format!(
+        r#"{{"model":"m","seed":1,"messages":[{turns}],"max_tokens":9}}"#
+    ));
+    let frames: Vec<Bytes> = (0..body.len())
+        .step_by(FRAME)
+        .map(|at| body.slice(at..body.len().min(at + FRAME)))
+        .collect();
+    let to = |host, model| Destination {
+        protocol: Protocol::Messages,
+        host,
+        model,
+    };
+    let none = Chain::default();
+    let roles = none.with([Entry::On(Adapter::StripToolSearch)]);
+    let adapted = |name: &str, chain: &Chain, to| {
+        bench.step(name, 1, || {
+            adapt::adapt(chain, to, black_box(frames.clone()), &mut Notes::new())
+        });
+    };
+    adapted("adapt, nothing to do", &none, to("host.test", "m"));
+    adapted(
+        "adapt, tool ids looked at, 1 MB",
+        &none,
+        to("api.anthropic.com", "m"),
+    );
+    adapted(
+        "adapt, tool search looked for, 1 MB",
+        &roles,
+        to("host.test", "m"),
+    );
+    let path = FieldPath::parse("seed").ok_or("no path")?;
+    let only = Only::Always;
+    let fixes = [Fix::Remove { path, only }];
+    bench.step("a learned field removed, 1 MB", 1, || {
+        let mut tape = Tape::new();
+        let root = tape.parse_bytes(&body).ok()?;
+        let edits = repair::apply(&fixes, Protocol::Messages, root, &mut Notes::new())?;
+        Some(splice::apply(
+            std::slice::from_ref(&body),
+            edits.into_patches(),
+        ))
+    });
+    Ok(())
 }
 
 /// How long to measure, and which steps.
@@ -224,11 +281,19 @@ fn look_ups(bench: &Bench) -> Result<(), Failure> {
     bench.step("authenticate, an unknown key", 1, || {
         auth::caller(&config, &headers, None, None, 0)
     });
-    let mut first = |_: usize| 0;
-    routing::resolve(&config, &caller.key, "bench-model", &mut first)
+    let switchboard = Switchboard::new(&config, Instant::now(), 1);
+    let mut dice = Dice::new(1);
+    let asked = Asked {
+        model: "bench-model",
+        protocol: Protocol::Chat,
+        now: 1,
+        explores: true,
+    };
+    switchboard
+        .resolve(&config, &caller.key, asked, &mut dice)
         .map_err(|unresolved| unresolved.to_string())?;
     bench.step("resolve an alias", 1, || {
-        routing::resolve(&config, &caller.key, "bench-model", &mut first)
+        switchboard.resolve(&config, &caller.key, asked, &mut dice)
     });
     let router = Router::new(
         ROUTES

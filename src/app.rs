@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::alarm::Alarms;
 use crate::config::live::Live;
 use crate::exchange::Books;
 use crate::metrics::Metrics;
+use crate::routing::Switchboard;
+use crate::routing::dice::Dice;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
-use crate::upstream::{Client, Connector};
+use crate::upstream::{Client, Connector, Learned};
 use uuid::Uuid;
 
 /// Time for a connection to a provider to come about, TLS included.
@@ -25,8 +27,12 @@ pub struct App {
     pub store: Store,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// How targets stand, and which are tried when.
+    pub switchboard: Arc<Switchboard>,
     /// Logs.
     pub telemetry: Telemetry,
+    /// What providers refused, and what helped.
+    pub learned: Learned,
     /// When this process began to serve.
     pub started: SystemTime,
     connector: Connector,
@@ -43,11 +49,14 @@ impl App {
         telemetry: Telemetry,
         roots: Vec<rustls::pki_types::CertificateDer<'static>>,
     ) -> Arc<Self> {
+        let switchboard = Arc::new(remembered(&live, &store));
         Arc::new(Self {
             live,
             store,
             metrics,
+            switchboard,
             telemetry,
+            learned: Learned::default(),
             started: SystemTime::now(),
             connector: Connector::new(CONNECT_LIMIT, roots),
         })
@@ -78,6 +87,7 @@ impl Core {
         let books = Arc::new(Books {
             writer: app.store.writer().clone(),
             metrics: Arc::clone(&app.metrics),
+            switchboard: Arc::clone(&app.switchboard),
         });
         Arc::new(Self {
             app,
@@ -103,13 +113,30 @@ impl Core {
         uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid()
     }
 
-    /// A number below `below`, for choices that may be guessed.
+    /// Random numbers for one request, from this core's own sequence.
     #[must_use]
-    pub fn random(&self, below: usize) -> usize {
-        let step = self.ids.fetch_add(STEP, Ordering::Relaxed);
-        let bits = mixed(step) % (below.max(1) as u64);
-        usize::try_from(bits).unwrap_or(0)
+    pub fn dice(&self) -> Dice {
+        Dice::new(self.ids.fetch_add(STEP, Ordering::Relaxed))
     }
+}
+
+/// A switchboard that knows what was kept from before the start. Without it
+/// the gateway serves all the same.
+fn remembered(live: &Live, store: &Store) -> Switchboard {
+    let wall = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX);
+    let switchboard = Switchboard::new(&live.load(), Instant::now(), now);
+    match store.cooldowns(now) {
+        Ok(rows) => rows.iter().for_each(|row| switchboard.rested(row, now)),
+        Err(error) => tracing::warn!(%error, "cooldowns from before the start are lost"),
+    }
+    match store.measurements(now) {
+        Ok(rows) => rows.iter().for_each(|row| switchboard.measured(row)),
+        Err(error) => tracing::warn!(%error, "measurements from before the start are lost"),
+    }
+    switchboard
 }
 
 /// The constants of SplitMix64 (Steele, Lea, Flood, 2014).

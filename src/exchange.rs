@@ -4,6 +4,8 @@
 //! exchange that is dropped without one was left by its client. Dropping it
 //! writes its one row, whatever happened.
 
+mod keep;
+
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,11 +18,17 @@ use crate::config::{Config, Key};
 use crate::metrics::{InFlightGuard, Metrics};
 use crate::protocol::Protocol;
 use crate::protocol::meter::Reading;
+use crate::protocol::notes::Notes;
 use crate::protocol::usage::Tokens;
-use crate::routing::Candidate;
+use crate::routing::permit::Permit;
+use crate::routing::standing::{Blame, Change, Trial};
+use crate::routing::window::Sample;
+use crate::routing::{Candidate, Switchboard};
 use crate::store::Writer;
-use crate::store::row::{ErrorRow, Status, UsageRow};
+use crate::store::row::{CooldownRow, ErrorRow, Status, UsageRow};
 use crate::upstream::{Failure, Outbound};
+
+pub use keep::Keep;
 
 /// Where a core writes down what happened. One per core: a handle that cores
 /// shared would be counted up and down by all of them for every request.
@@ -30,6 +38,23 @@ pub struct Books {
     pub writer: Writer,
     /// Counts what is going on.
     pub metrics: Arc<Metrics>,
+    /// Learns how targets do.
+    pub switchboard: Arc<Switchboard>,
+}
+
+impl Books {
+    /// Keeps what changed about a target's rest.
+    pub fn rested(&self, change: &Change) {
+        let rest = change.rest.as_ref();
+        self.writer.cooldown(Box::new(CooldownRow {
+            provider: Arc::clone(&change.provider),
+            model: Arc::clone(&change.model),
+            until_ms: rest.map(|rest| rest.until),
+            failures: rest.map_or(0, |rest| rest.failures),
+            limited: rest.is_some_and(|rest| rest.limited),
+            message: rest.map_or_else(Box::default, |rest| rest.message.clone()),
+        }));
+    }
 }
 
 /// One try at one target.
@@ -51,6 +76,10 @@ pub struct Attempt {
     pub tag: String,
     /// Whether the next target could be tried.
     pub retryable: bool,
+    /// Milliseconds from the request's arrival to the attempt's beginning.
+    pub began_ms: f64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
 }
 
 /// How an attempt went.
@@ -60,15 +89,23 @@ pub enum AttemptResult {
     Answered,
     /// It was tried and did not.
     Failed,
+    /// It refused, and was asked again with a changed request.
+    Repaired,
     /// It was passed over without being tried.
     Skipped,
 }
 
 impl AttemptResult {
+    /// Whether it counts as a target that was tried.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Answered | Self::Failed)
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Answered => "success",
-            Self::Failed => "failed",
+            Self::Failed | Self::Repaired => "failed",
             Self::Skipped => "skipped",
         }
     }
@@ -84,9 +121,24 @@ pub struct Exchange {
     started: Instant,
     attempts: Vec<Attempt>,
     in_flight: Option<InFlightGuard>,
+    trying: Option<Trying>,
+    retries: u32,
     outcome: Option<Status>,
     /// The caller's key, once it is known.
     key: Option<Arc<Key>>,
+    /// The key's place among its requests under way.
+    permit: Option<Permit>,
+    keep: Option<Box<Keep>>,
+}
+
+/// The target that is being tried, or is answering.
+#[derive(Debug)]
+struct Trying {
+    trial: Trial,
+    began: Instant,
+    first_content: Option<Instant>,
+    /// How it broke off, when it did.
+    broke: Option<String>,
 }
 
 /// What is known of a request the moment it arrives.
@@ -146,8 +198,12 @@ impl Exchange {
             started: arrival.now,
             attempts: Vec::new(),
             in_flight: None,
+            trying: None,
+            retries: 0,
             outcome: None,
             key: None,
+            permit: None,
+            keep: None,
         }
     }
 
@@ -163,6 +219,30 @@ impl Exchange {
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         self.row.as_ref().map_or(Protocol::Chat, |row| row.incoming)
+    }
+
+    /// When the request arrived, in milliseconds since 1970.
+    #[must_use]
+    pub fn created_ms(&self) -> i64 {
+        self.row.as_ref().map_or(0, |row| row.start_ms)
+    }
+
+    /// The provider that answers, or was tried last.
+    #[must_use]
+    pub fn provider(&self) -> Option<Arc<str>> {
+        self.row.as_ref()?.provider.clone()
+    }
+
+    /// The answer is to be kept for the client to come back to.
+    pub fn keep(&mut self, keep: Option<Keep>) {
+        self.keep = keep.map(Box::new);
+    }
+
+    /// A piece of the answer goes to the client.
+    pub fn relayed(&mut self, piece: &bytes::Bytes) {
+        if let Some(keep) = &mut self.keep {
+            keep.see(piece);
+        }
     }
 
     /// The caller's key, once it is known.
@@ -218,7 +298,38 @@ impl Exchange {
             status: None,
             tag: "skipped".into(),
             retryable: true,
+            began_ms: milliseconds(self.started, Instant::now()),
+            duration_ms: 0.0,
         });
+    }
+
+    /// The key's permit is held from here on.
+    pub fn permitted(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    /// Whether a target was tried already.
+    #[must_use]
+    pub fn has_tried(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.attempts > 0)
+    }
+
+    /// Targets tried so far.
+    #[must_use]
+    pub fn tries(&self) -> u32 {
+        self.row.as_ref().map_or(0, |row| u32::from(row.attempts))
+    }
+
+    /// Asks the purse that all requests share for this request's next try.
+    pub fn may_try(&mut self) -> bool {
+        let budget = &self.books.switchboard.budget;
+        if !self.has_tried() {
+            budget.request();
+            return true;
+        }
+        let may = budget.retry();
+        self.retries += u32::from(may);
+        may
     }
 
     /// A target is about to be tried.
@@ -227,7 +338,14 @@ impl Exchange {
         candidate: &Candidate,
         protocol: Protocol,
         passthrough: bool,
+        trial: Option<Trial>,
     ) {
+        self.trying = trial.map(|trial| Trying {
+            trial,
+            began: Instant::now(),
+            first_content: None,
+            broke: None,
+        });
         self.in_flight = Some(
             self.books
                 .metrics
@@ -245,12 +363,42 @@ impl Exchange {
     /// The target that is being tried did not answer.
     pub fn attempt_failed(&mut self, failure: &Failure, outbound: &Outbound<'_>, retryable: bool) {
         self.in_flight = None;
-        self.push_attempt(AttemptResult::Failed, failure, retryable);
-        let details = self.failure_details(failure, outbound);
+        let trying = self.trying.take();
+        let began = trying.as_ref().map_or(self.started, |trying| trying.began);
+        self.push_attempt(AttemptResult::Failed, failure, retryable, began);
+        let rests = trying.is_some_and(|trying| self.blame(trying, failure.blame()));
+        let details = self.failure_details(failure, outbound, rests);
         self.write_error(failure.error.message.clone(), details);
     }
 
-    fn push_attempt(&mut self, result: AttemptResult, failure: &Failure, retryable: bool) {
+    /// Whether the target rests now.
+    fn blame(&self, trying: Trying, blame: Option<Blame<'_>>) -> bool {
+        let now = self.books.switchboard.now(Instant::now());
+        let change = trying.trial.failed(now, blame);
+        if let Some(change) = &change {
+            self.books.rested(change);
+        }
+        change.is_some()
+    }
+
+    /// The target that is being tried refused the request, and gets it again with
+    /// that change.
+    pub fn attempt_repaired(&mut self, failure: &Failure, change: &str) {
+        let began = self.trying.as_ref().map_or(self.started, |t| t.began);
+        self.push_attempt(AttemptResult::Repaired, failure, true, began);
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.reason.push_str("; sent again: ");
+            attempt.reason.push_str(change);
+        }
+    }
+
+    fn push_attempt(
+        &mut self,
+        result: AttemptResult,
+        failure: &Failure,
+        retryable: bool,
+        began: Instant,
+    ) {
         let Some(row) = &self.row else { return };
         let (Some(provider), Some(model), Some(protocol)) =
             (&row.provider, &row.selected_model, row.outgoing)
@@ -266,6 +414,8 @@ impl Exchange {
             status: failure.status.map(|status| status.as_u16()),
             tag: failure.tag(),
             retryable,
+            began_ms: milliseconds(self.started, began),
+            duration_ms: milliseconds(began, Instant::now()),
         });
     }
 
@@ -283,6 +433,11 @@ impl Exchange {
 
     /// The answer's head goes to the client.
     pub fn answering(&mut self, http_status: u16, streamed: bool) {
+        if let Some(trying) = &mut self.trying {
+            trying.trial.answering();
+        }
+        self.books.switchboard.budget.answered(self.retries);
+        self.retries = 0;
         if let Some(row) = &mut self.row {
             row.http_status = http_status;
             row.streamed |= streamed;
@@ -291,9 +446,21 @@ impl Exchange {
 
     /// The first content came.
     pub fn first_content(&mut self, now: Instant) {
+        if let Some(trying) = &mut self.trying {
+            trying.first_content.get_or_insert(now);
+        }
         let elapsed = milliseconds(self.started, now);
         if let Some(row) = &mut self.row {
             row.ttft_ms.get_or_insert(elapsed);
+        }
+    }
+
+    /// What the translation of the request changed.
+    pub fn noted(&mut self, notes: &Notes) {
+        if let Some(row) = &mut self.row
+            && !notes.is_empty()
+        {
+            row.notes = Some(notes.to_json().into_boxed_str());
         }
     }
 
@@ -308,6 +475,9 @@ impl Exchange {
 
     /// The answer broke off after it had begun.
     pub fn broke_off(&mut self, message: &str) {
+        if let Some(trying) = &mut self.trying {
+            trying.broke = Some(message.to_owned());
+        }
         let details = json!({
             "apiType": self.protocol().name(),
             "provider": self.row.as_ref().and_then(|row| row.provider.clone()),
@@ -324,10 +494,18 @@ impl Exchange {
         }
         self.outcome = Some(status);
         self.in_flight = None;
+        self.permit = None;
+        let kept = self.keep.take().and_then(|keep| keep.into_row());
+        if let Some(kept) = kept {
+            self.books.writer.response(kept);
+        }
         let Some(mut row) = self.row.take() else {
             return;
         };
         let now = Instant::now();
+        if let Some(trying) = self.trying.take() {
+            self.learn(trying, &row, status, now);
+        }
         row.status = status;
         row.duration_ms = milliseconds(self.started, now);
         row.ttft_ms = match row.ttft_ms {
@@ -340,6 +518,35 @@ impl Exchange {
             row.all_attempted = self.all_attempted(&row);
         }
         self.books.writer.usage(row);
+    }
+
+    /// What the end of an answer says about its target.
+    fn learn(&self, trying: Trying, row: &UsageRow, status: Status, now: Instant) {
+        if matches!(status, Status::Success | Status::Empty) {
+            let elapsed = milliseconds(trying.began, now);
+            let ttft = trying
+                .first_content
+                .map(|at| milliseconds(trying.began, at));
+            let tokens = [row.tokens.output, row.tokens.reasoning];
+            let tokens = tokens.into_iter().flatten().fold(0, u64::saturating_add);
+            let sample = Sample::of_answer(tokens, elapsed, ttft);
+            let at = self.books.switchboard.now(now);
+            if let Some(change) = trying.trial.succeeded(at, sample) {
+                self.books.rested(&change);
+            }
+            return;
+        }
+        // The client left, unless the answer broke off before.
+        let Some(message) = trying.broke.clone().filter(|_| status.is_failure()) else {
+            return;
+        };
+        let blame = Blame {
+            asked: None,
+            limited: false,
+            stall: status == Status::Stall,
+            message: &message,
+        };
+        self.blame(trying, Some(blame));
     }
 
     fn history(&self, row: &UsageRow) -> Box<str> {
@@ -365,7 +572,7 @@ impl Exchange {
         let mut names: Vec<String> = self
             .attempts
             .iter()
-            .filter(|attempt| attempt.result != AttemptResult::Skipped)
+            .filter(|attempt| attempt.result.counts())
             .map(|attempt| format!("{}/{}", attempt.provider, attempt.model))
             .collect();
         if row.status == Status::Success
@@ -376,7 +583,7 @@ impl Exchange {
         (!names.is_empty()).then(|| json!(names).to_string().into_boxed_str())
     }
 
-    fn failure_details(&self, failure: &Failure, outbound: &Outbound<'_>) -> Value {
+    fn failure_details(&self, failure: &Failure, outbound: &Outbound<'_>, rests: bool) -> Value {
         let last = self.attempts.last();
         let raw = failure.raw.as_ref();
         json!({
@@ -389,7 +596,7 @@ impl Exchange {
             "statusCode": failure.status.map(|status| status.as_u16()),
             "providerResponse": raw.map(|raw| excerpt(&raw.body)),
             "providerResponseHeaders": raw.map(|raw| masked(&raw.headers)),
-            "cooldownTriggered": false,
+            "cooldownTriggered": rests,
             "attemptCount": self.row.as_ref().map(|row| row.attempts),
             "allAttemptedProviders": self.attempts.iter().map(|attempt| format!("{}/{}", attempt.provider, attempt.model)).collect::<Vec<_>>(),
             "retryHistory": self.attempts.iter().enumerate().map(history_entry).collect::<Vec<_>>(),
@@ -435,6 +642,8 @@ fn history_entry((index, attempt): (usize, &Attempt)) -> Value {
         "reason": attempt.reason,
         "statusCode": attempt.status,
         "retryable": attempt.retryable,
+        "startedMs": attempt.began_ms,
+        "durationMs": attempt.duration_ms,
     })
 }
 

@@ -218,6 +218,22 @@ impl Metrics {
         InFlightGuard { part: gauge }
     }
 
+    /// The requests running now, by provider and model; those without any are
+    /// left out.
+    #[must_use]
+    pub fn running(&self) -> Vec<(Arc<str>, Arc<str>, i64)> {
+        let known = self.in_flight.load();
+        let providers = known.by_provider.iter();
+        let all = providers.flat_map(|(provider, models)| {
+            let models = models.iter();
+            models
+                .map(move |(model, gauge)| (Arc::clone(provider), Arc::clone(model), gauge.value()))
+        });
+        let mut running: Vec<_> = all.filter(|(_, _, count)| *count > 0).collect();
+        running.sort();
+        running
+    }
+
     /// Counts a client connection as open until the guard is dropped.
     #[must_use]
     pub fn connection(self: &Arc<Self>) -> ConnectionGuard {

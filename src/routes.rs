@@ -14,10 +14,12 @@ use hyper::body::Incoming;
 use crate::app::Core;
 use crate::auth;
 use crate::body::{Body, json};
+use crate::inference::kept::{self, Kept};
 use crate::inference::{self, Ask, PathAsk, models};
 use crate::management::{self, Call};
 use crate::protocol::Protocol;
 use crate::router::{Match, Params, Router};
+use crate::upstream::COUNT;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,8 @@ pub enum Handler {
     Gemini,
     /// The list of models, or one.
     Models,
+    /// An answer of the Responses API that was kept.
+    Kept(Kept),
     /// A fixed text.
     Text(&'static str, &'static str),
     /// The management API.
@@ -62,6 +66,7 @@ impl std::fmt::Debug for Handler {
             Self::Inference(..) => "Inference",
             Self::Gemini => "Gemini",
             Self::Models => "Models",
+            Self::Kept(_) => "Kept",
             Self::Text(..) => "Text",
             Self::Manage(_) => "Manage",
         })
@@ -99,6 +104,10 @@ const fn inference(pattern: &'static str, protocol: Protocol, action: &'static s
     )
 }
 
+const fn kept(method: Method, pattern: &'static str, what: Kept) -> Route {
+    route(method, pattern, Access::Inference, Handler::Kept(what))
+}
+
 const fn admin(method: Method, pattern: &'static str, handler: management::Handler) -> Route {
     route(method, pattern, Access::Admin, Handler::Manage(handler))
 }
@@ -124,6 +133,13 @@ pub static ROUTES: &[Route] = &[
     inference("/v1/chat/completions", Protocol::Chat, ""),
     inference("/v1/messages", Protocol::Messages, ""),
     inference("/v1/responses", Protocol::Responses, ""),
+    inference("/v1/responses/compact", Protocol::Responses, "compact"),
+    inference("/v1/responses/input_tokens", Protocol::Responses, COUNT),
+    inference("/v1/messages/count_tokens", Protocol::Messages, COUNT),
+    kept(Method::GET, "/v1/responses/{id}", Kept::Get),
+    kept(Method::DELETE, "/v1/responses/{id}", Kept::Delete),
+    kept(Method::GET, "/v1/responses/{id}/input_items", Kept::Items),
+    kept(Method::POST, "/v1/responses/{id}/cancel", Kept::Cancel),
     inference("/v1/codex/responses", Protocol::Responses, ""),
     inference("/v1/completions", Protocol::Completions, ""),
     inference("/completions", Protocol::Completions, ""),
@@ -323,6 +339,31 @@ pub static ROUTES: &[Route] = &[
         "/v0/management/errors/{id}",
         management::errors::delete,
     ),
+    principal(
+        Method::GET,
+        "/v0/management/cooldowns",
+        management::cooldowns::list,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/cooldowns",
+        management::cooldowns::delete_all,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/cooldowns/{slug..}",
+        management::cooldowns::delete,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/concurrency",
+        management::concurrency::get,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/route/explain",
+        management::route::explain,
+    ),
     admin(
         Method::GET,
         "/v0/management/metrics",
@@ -399,6 +440,13 @@ fn routed(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
             infer(core, peer, Ask { protocol, path }, request)
         }
         Handler::Gemini => gemini(core, peer, &params, request),
+        Handler::Kept(what) => Box::pin(kept::answer(
+            Arc::clone(core),
+            peer.address,
+            what,
+            params.value("id").to_owned(),
+            request,
+        )),
         Handler::Models => at_once(models::answer(core, params.value("model"), &request)),
         Handler::Text(kind, text) => at_once(fixed(kind, text)),
         Handler::Manage(handler) => Box::pin(manage(
@@ -442,9 +490,9 @@ fn infer(core: &Arc<Core>, peer: Peer, ask: Ask, request: Request<Incoming>) -> 
 
 fn gemini(core: &Arc<Core>, peer: Peer, params: &Params, request: Request<Incoming>) -> Answer {
     let action = crate::router::gemini_action(params.value("model"));
-    let Some((model, action)) =
-        action.filter(|(_, action)| matches!(*action, "generateContent" | "streamGenerateContent"))
-    else {
+    let served =
+        |action: &str| matches!(action, "generateContent" | "streamGenerateContent" | COUNT);
+    let Some((model, action)) = action.filter(|(_, action)| served(action)) else {
         return at_once(models::unknown_action(params.value("model")));
     };
     let path = PathAsk {

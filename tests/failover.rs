@@ -31,10 +31,10 @@ fn file(aliases: &str) -> String {
     let (here, down) = (everywhere("SIMULATOR"), everywhere(&nobody().to_string()));
     format!(
         "providers:\n\
-         \x20 first: {{ api_base_url: {here}, api_key: up-first-secret }}\n\
-         \x20 second: {{ api_base_url: {here}, api_key: up-second-secret }}\n\
-         \x20 hasty: {{ api_base_url: {here}, api_key: up-hasty-secret, timeoutMs: 200 }}\n\
-         \x20 down: {{ api_base_url: {down}, api_key: up-down-secret }}\n\
+         \x20 first: {{ api_base_url: {here}, disable_cooldown: true, api_key: up-first-secret }}\n\
+         \x20 second: {{ api_base_url: {here}, disable_cooldown: true, api_key: up-second-secret }}\n\
+         \x20 hasty: {{ api_base_url: {here}, disable_cooldown: true, api_key: up-hasty-secret, timeoutMs: 200 }}\n\
+         \x20 down: {{ api_base_url: {down}, disable_cooldown: true, api_key: up-down-secret }}\n\
          models:\n\
          \x20 plain: {{ targets: [{{ provider: second, model: simulated }}] }}\n\
          {aliases}\

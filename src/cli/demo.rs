@@ -88,6 +88,7 @@ providers:
       messages: http://{provider}/v1
       gemini: http://{provider}/v1beta
     api_key: any-key-will-do
+    disable_cooldown: true
 models:
   demo:
     selector: in_order

@@ -170,36 +170,20 @@ fn selector(check: &mut Check<'_>, group: &Node) -> Selector {
         .get("selector")
         .and_then(Node::text)
         .unwrap_or("random");
-    let (selector, feature) = match word {
-        "in_order" => return Selector::InOrder,
-        "cost" => (
-            Selector::Cost,
-            "the selector cost (targets are tried in order)",
-        ),
-        "latency" => (
-            Selector::Latency,
-            "the selector latency (targets are tried in order)",
-        ),
-        "performance" => (
-            Selector::Performance,
-            "the selector performance (targets are tried in order)",
-        ),
-        "e2e_performance" => (
-            Selector::E2ePerformance,
-            "the selector e2e_performance (targets are tried in order)",
-        ),
-        "usage" => (
-            Selector::Usage,
-            "the selector usage (targets are tried in order)",
-        ),
-        "quota" => (
-            Selector::Quota,
-            "the selector quota (targets are tried in order)",
-        ),
-        _ => return Selector::Random,
-    };
-    check.within("selector", |check| check.asks(feature));
-    selector
+    match word {
+        "in_order" => Selector::InOrder,
+        "cost" => Selector::Cost,
+        "latency" => Selector::Latency,
+        "performance" => Selector::Performance,
+        "e2e_performance" => Selector::E2ePerformance,
+        "usage" => Selector::Usage,
+        "quota" => {
+            let feature = "the selector quota (targets are tried in order)";
+            check.within("selector", |check| check.asks(feature));
+            Selector::Quota
+        }
+        _ => Selector::Random,
+    }
 }
 
 fn targets(check: &mut Check<'_>, group: &Node, known: &Known<'_>) -> Vec<Target> {
@@ -251,6 +235,7 @@ fn target(check: &mut Check<'_>, node: &Node, known: &Known<'_>) -> Option<Targe
                 provider: provider.text()?.into(),
                 model: model.text()?.into(),
                 enabled,
+                weight: node.get("weight").and_then(Node::number).unwrap_or(1.0),
             })
         }
         _ => {

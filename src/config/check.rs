@@ -114,6 +114,7 @@ fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
         attempt_timeout: settings::attempt_timeout(root),
         default_quotas: quota::defaults(check, root, &user_quotas),
         cooldown: settings::cooldown(check, root),
+        exploration: settings::exploration(root),
         strict: root.get("strict").and_then(Node::flag).unwrap_or(false),
         document: Arc::new(root.to_json()),
         warnings: warnings(&check.asked),

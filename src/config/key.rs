@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use ring::digest;
 
-use super::check::{Check, Seen, texts};
+use super::check::{Check, Seen, count, texts};
 use super::quota::Quotas;
 use super::settings::{flag, networks};
 use super::tree::Node;
@@ -64,6 +64,7 @@ fn read_key(
         quotas: check.names(node, "quotas", "user quota", quotas),
         allow_raw_passthrough: flag(node, "allowRawPassthrough", false),
         strict: node.get("strict").and_then(Node::flag),
+        max_concurrency: count(node, "maxConcurrency"),
         secret: secret.as_ref()?.0.clone(),
     };
     secret.map(|(_, digest)| (key, digest))

@@ -5,6 +5,7 @@
 //!
 //! This folder must not know sockets or the store.
 
+mod adapter;
 mod address;
 mod alias;
 mod check;
@@ -36,6 +37,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use crate::protocol::Protocol;
+use crate::protocol::adapt::Chain;
 pub use check::{check, document};
 pub use fault::{Fault, describe, nearest};
 pub use live::Live;
@@ -70,6 +72,8 @@ pub struct Config {
     pub default_quotas: Vec<String>,
     /// How long a target rests after a failure.
     pub cooldown: Cooldown,
+    /// How often targets are measured that are not the best.
+    pub exploration: Exploration,
     /// Whether a translation that would lose something is refused.
     pub strict: bool,
     /// The file as it was written, as JSON in file order: `$env:` references
@@ -192,6 +196,10 @@ pub struct StoreSettings {
     pub debug_mb: u32,
     /// Days that MCP rows are kept.
     pub mcp_days: u32,
+    /// Whether answers of the Responses API are kept for the client.
+    pub responses: bool,
+    /// Days that they are kept.
+    pub response_days: u32,
 }
 
 /// The `logging:` section.
@@ -215,6 +223,8 @@ pub struct Failover {
     pub retryable_status_codes: Option<Vec<u16>>,
     /// Case-insensitive substrings of a network error's kind.
     pub retryable_errors: Vec<String>,
+    /// Most targets that one request may try.
+    pub most_attempts: u32,
 }
 
 /// Who serves models.
@@ -234,6 +244,8 @@ pub struct Provider {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Merged into every request body, top level only.
     pub extra_body: Option<Map<String, Value>>,
+    /// Changes that its bodies need.
+    pub adapters: Chain,
     /// The listed models by name.
     pub models: IndexMap<Arc<str>, Arc<ProviderModel>>,
     /// `timeoutMs`: the attempt's time limit for this provider.
@@ -243,6 +255,12 @@ pub struct Provider {
     pub discount: Option<f64>,
     /// Most requests in flight.
     pub max_concurrency: Option<u32>,
+    /// Whether failures give its models no rest.
+    pub disable_cooldown: bool,
+    /// When its streams count as stalled.
+    pub stall: Stall,
+    /// Time for a connection to it to come about.
+    pub connect_timeout: Option<Duration>,
 }
 
 impl Provider {
@@ -301,6 +319,11 @@ pub struct ProviderModel {
     pub access_via: Vec<Protocol>,
     /// Merged into request bodies after the provider's.
     pub extra_body: Option<Map<String, Value>>,
+    /// Changes that its bodies need, the provider's own among them.
+    pub adapters: Chain,
+    /// What it can do, where the file knows better: the members of
+    /// `capabilities`.
+    pub capabilities: Option<Map<String, Value>>,
     /// What it costs, if the file says.
     pub pricing: Option<Pricing>,
     /// Most requests in flight.
@@ -429,6 +452,8 @@ pub enum Target {
         model: Arc<str>,
         /// Whether it may be used.
         enabled: bool,
+        /// Its share of a random choice.
+        weight: f64,
     },
     /// All targets of another alias.
     Alias {
@@ -469,6 +494,31 @@ pub struct Key {
     /// Whether a translation that would lose something is refused; `None`
     /// follows the file's setting.
     pub strict: Option<bool>,
+    /// Most requests in flight.
+    pub max_concurrency: Option<u32>,
+}
+
+impl Key {
+    /// A key of the gateway's own, that may use everything.
+    #[must_use]
+    pub fn unlimited(name: &str, secret: Secret) -> Self {
+        Self {
+            name: name.into(),
+            secret,
+            comment: None,
+            allowed_models: Vec::new(),
+            excluded_models: Vec::new(),
+            allowed_providers: Vec::new(),
+            excluded_providers: Vec::new(),
+            allowed_ips: Vec::new(),
+            expires_at: None,
+            disabled_at: None,
+            quotas: Vec::new(),
+            allow_raw_passthrough: false,
+            strict: None,
+            max_concurrency: None,
+        }
+    }
 }
 
 /// A limit on keys: so much in so long.
@@ -518,6 +568,53 @@ pub enum QuotaCounts {
     Tokens,
     /// US dollars.
     Cost,
+}
+
+/// When a stream counts as stalled: `stall:`, with the provider's own values
+/// over it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Time for the first output; `None` is no limit but the attempt's.
+    pub first: Option<Duration>,
+    /// How much output has to come in it.
+    pub first_bytes: usize,
+    /// How much has to come later; `None` is anything.
+    pub flow: Option<Flow>,
+    /// Whether a stall gives the target a rest.
+    pub cooldown: bool,
+}
+
+/// How much a stream has to bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes of output in a second, on average.
+    pub bytes_per_second: u32,
+    /// The time over which the average is taken.
+    pub window: Duration,
+    /// The time after the first output in which it doesn't matter.
+    pub grace: Duration,
+}
+
+/// How often targets are measured that are not the best.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exploration {
+    /// The part of requests for the selector latency, from 0 to 1.
+    pub latency: f64,
+    /// The same for performance.
+    pub performance: f64,
+    /// The same for `e2e_performance`.
+    pub e2e_performance: f64,
+    /// Without clients' requests; then these are never used for it.
+    pub background: Option<Background>,
+}
+
+/// `backgroundExploration:`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Background {
+    /// How old a measurement may become.
+    pub staleness: Duration,
+    /// Most targets that are looked at at once.
+    pub workers: u32,
 }
 
 /// `cooldown:`: the n-th failure in a row rests `initial` times 2 to the n,

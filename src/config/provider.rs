@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
+use super::adapter::{self, Level};
 use super::check::{Check, Seen, count};
 use super::endpoint::{self, Base};
-use super::settings::flag;
+use super::settings::{connect_timeout, flag, stall_of};
 use super::tree::{Node, Yaml};
 use super::{
     Endpoint, ModelKind, PriceRange, PriceSource, Pricing, Provider, ProviderModel, Rates,
 };
 use crate::protocol::Protocol;
+use crate::protocol::adapt::Chain;
 
 /// Providers by id, in file order.
 pub(in crate::config) type Providers = IndexMap<Arc<str>, Arc<Provider>>;
@@ -26,7 +28,7 @@ pub(in crate::config) fn read(check: &mut Check<'_>, root: &Node) -> Providers {
         let provider = check.within("providers", |check| {
             check.within(&entry.key, |check| {
                 quota_checker(check, &entry.key, &entry.value, &mut checkers);
-                provider(check, &entry.key, &entry.value)
+                provider(check, &entry.key, &entry.value, root)
             })
         });
         // Kept even when faulty, so that references to it are not faults too.
@@ -35,8 +37,9 @@ pub(in crate::config) fn read(check: &mut Check<'_>, root: &Node) -> Providers {
     providers
 }
 
-fn provider(check: &mut Check<'_>, id: &str, node: &Node) -> Provider {
-    let models = models(check, node);
+fn provider(check: &mut Check<'_>, id: &str, node: &Node, root: &Node) -> Provider {
+    let adapters = Chain::default().with(adapter::entries(check, node, Level::Provider));
+    let models = models(check, node, &adapters);
     let endpoints = endpoints(check, node, &models);
     credentials(check, node);
     if let Some(raw) = node.get("raw_passthrough") {
@@ -58,10 +61,16 @@ fn provider(check: &mut Check<'_>, id: &str, node: &Node) -> Provider {
             check.within("headers", |check| check.headers(all))
         }),
         extra_body: node.get("extraBody").map(Node::to_json_map),
+        adapters,
         models,
         attempt_timeout: milliseconds.map(Duration::from_millis),
         discount: node.get("discount").and_then(Node::number),
         max_concurrency: count(node, "maxConcurrency"),
+        disable_cooldown: flag(node, "disable_cooldown", false),
+        stall: stall_of(root, node),
+        connect_timeout: count(node, "connectTimeoutMs")
+            .map(Duration::from_millis)
+            .or_else(|| connect_timeout(root)),
     }
 }
 
@@ -184,7 +193,11 @@ fn protocol(word: &str) -> Option<Protocol> {
     }
 }
 
-fn models(check: &mut Check<'_>, node: &Node) -> IndexMap<Arc<str>, Arc<ProviderModel>> {
+fn models(
+    check: &mut Check<'_>,
+    node: &Node,
+    inherited: &Chain,
+) -> IndexMap<Arc<str>, Arc<ProviderModel>> {
     let mut models: IndexMap<Arc<str>, Arc<ProviderModel>> = IndexMap::new();
     let Some(written) = node.get("models") else {
         return models;
@@ -192,20 +205,24 @@ fn models(check: &mut Check<'_>, node: &Node) -> IndexMap<Arc<str>, Arc<Provider
     check.within("models", |check| {
         for (i, item) in written.items().iter().enumerate() {
             let Some(name) = item.text() else { continue };
-            if models.insert(name.into(), Arc::default()).is_some() {
+            let plain = ProviderModel {
+                adapters: inherited.clone(),
+                ..ProviderModel::default()
+            };
+            if models.insert(name.into(), Arc::new(plain)).is_some() {
                 let message = format!("the model \"{name}\" is listed twice");
                 check.within(&i.to_string(), |check| check.fault(item.place, message));
             }
         }
         for entry in written.entries() {
-            let model = check.within(&entry.key, |check| model(check, &entry.value));
+            let model = check.within(&entry.key, |check| model(check, &entry.value, inherited));
             models.insert(entry.key.as_str().into(), Arc::new(model));
         }
     });
     models
 }
 
-fn model(check: &mut Check<'_>, node: &Node) -> ProviderModel {
+fn model(check: &mut Check<'_>, node: &Node, inherited: &Chain) -> ProviderModel {
     let via = node.get("access_via").map_or(&[][..], Node::items);
     ProviderModel {
         kind: kind(node),
@@ -215,6 +232,8 @@ fn model(check: &mut Check<'_>, node: &Node) -> ProviderModel {
             .filter_map(protocol)
             .collect(),
         extra_body: node.get("extraBody").map(Node::to_json_map),
+        adapters: inherited.with(adapter::entries(check, node, Level::Model)),
+        capabilities: node.get("capabilities").map(Node::to_json_map),
         pricing: node
             .get("pricing")
             .and_then(|pricing| check.within("pricing", |check| self::pricing(check, pricing))),

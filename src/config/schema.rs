@@ -231,21 +231,20 @@ pub(in crate::config) static FILE: Table = closed(&[
     field("mcpEnabled", Shape::Flag),
     field("mcpOAuth", SWITCH).later("OAuth for MCP clients"),
     field("failover", Shape::Fields(&FAILOVER)),
-    field("cooldown", Shape::Fields(&COOLDOWN)).later("cooldowns"),
+    field("cooldown", Shape::Fields(&COOLDOWN)),
     field("timeout", Shape::Fields(&TIMEOUT)),
     field("stall", Shape::Fields(&STALL)),
-    field("performanceExplorationRate", PROBABILITY).later("exploration"),
-    field("latencyExplorationRate", PROBABILITY).later("exploration"),
-    field("e2ePerformanceExplorationRate", PROBABILITY).later("exploration"),
+    field("performanceExplorationRate", PROBABILITY),
+    field("latencyExplorationRate", PROBABILITY),
+    field("e2ePerformanceExplorationRate", PROBABILITY),
     field(
         "backgroundExploration",
         Shape::Fields(&BACKGROUND_EXPLORATION),
-    )
-    .later("exploration"),
+    ),
     field("vision_fallthrough", Shape::Fields(&VISION_FALLTHROUGH)),
     field("compaction", Shape::Fields(&COMPACTION)).later("compaction"),
     field("captureTraceOnError", Shape::Flag).later("traces on error"),
-    field("strict", Shape::Flag).later("strict translation"),
+    field("strict", Shape::Flag),
     field("custom", Shape::Object),
 ]);
 
@@ -287,6 +286,7 @@ static LIMITS: Table = closed(&[
 static STORE: Table = closed(&[
     field("url", Shape::Text),
     field("retention", Shape::Fields(&RETENTION)),
+    field("responses", Shape::Flag),
 ]);
 
 const DAYS: Shape = Shape::Whole(0, 36_500);
@@ -297,6 +297,7 @@ static RETENTION: Table = closed(&[
     field("debugDays", DAYS),
     field("debugMb", Shape::Whole(0, 1_000_000)),
     field("mcpDays", DAYS),
+    field("responseDays", DAYS),
 ]);
 
 static LOGGING: Table = closed(&[
@@ -327,8 +328,8 @@ pub(in crate::config) static PROVIDER: Table = closed(&[
     ),
     field("oauth_account", Shape::Nullable(&Shape::Text)),
     field("enabled", Shape::Flag),
-    field("disable_cooldown", Shape::Flag).later("cooldowns"),
-    field("stall_cooldown", Shape::Flag).later("cooldowns"),
+    field("disable_cooldown", Shape::Flag),
+    field("stall_cooldown", Shape::Flag),
     field("allow_100_percent_utilization", Shape::Flag).later("quota checkers"),
     field("discount", Shape::Nullable(&PROBABILITY)).later("pricing"),
     field(
@@ -360,27 +361,28 @@ pub(in crate::config) static PROVIDER: Table = closed(&[
     field("gemini_thinking_enabled", Shape::Flag)
         .also("geminiThinkingEnabled")
         .later("the Gemini thinking switch"),
-    field("adapter", ADAPTER_LIST).later("adapters"),
+    field("adapter", ADAPTER_LIST),
     field("auto_compat", Shape::Any).later("automatic compatibility"),
     field("timeoutMs", Shape::Nullable(&Shape::Whole(1, 86_400_000))),
-    field("maxConcurrency", CONCURRENCY).later("concurrency limits"),
+    field(
+        "connectTimeoutMs",
+        Shape::Nullable(&Shape::Whole(1, 60_000)),
+    ),
+    field("maxConcurrency", CONCURRENCY),
     field(
         "stallTtfbMs",
         Shape::Nullable(&Shape::Whole(5_000, 120_000)),
-    )
-    .later("stall detection"),
-    field("stallTtfbBytes", Shape::Nullable(&Shape::Whole(50, 10_000))).later("stall detection"),
-    field("stallMinBps", Shape::Nullable(&Shape::Whole(50, 5_000))).later("stall detection"),
+    ),
+    field("stallTtfbBytes", Shape::Nullable(&Shape::Whole(50, 10_000))),
+    field("stallMinBps", Shape::Nullable(&Shape::Whole(50, 5_000))),
     field(
         "stallWindowMs",
         Shape::Nullable(&Shape::Whole(3_000, 30_000)),
-    )
-    .later("stall detection"),
+    ),
     field(
         "stallGracePeriodMs",
         Shape::Nullable(&Shape::Whole(0, 120_000)),
-    )
-    .later("stall detection"),
+    ),
     field("pi_ai_provider", Shape::Nullable(&Shape::Text)),
     field("compaction", Shape::Nullable(&Shape::Fields(&COMPACTION))).later("compaction"),
     field(
@@ -437,25 +439,97 @@ static PROVIDER_MODEL: Table = closed(&[
     .later("pricing"),
     field("access_via", Shape::List(&Shape::Word(PROTOCOLS))),
     field("extraBody", Shape::Object),
-    field("adapter", ADAPTER_LIST).later("adapters"),
+    field("adapter", ADAPTER_LIST),
     field("auto_compat", Shape::Any).later("automatic compatibility"),
-    field("maxConcurrency", CONCURRENCY).later("concurrency limits"),
+    field("maxConcurrency", CONCURRENCY),
     field("pi_ai_model_id", Shape::Nullable(&Shape::Text)),
-    field("capabilities", Shape::Fields(&CAPABILITIES)).later("declared capabilities"),
+    field("capabilities", Shape::Fields(&CAPABILITIES)),
 ]);
 
 const ADAPTER_LIST: Shape = Shape::Nullable(&Shape::Either(&[
     Shape::Word(ADAPTERS),
     Shape::List(&Shape::Either(&[
         Shape::Word(ADAPTERS),
-        Shape::Fields(&ADAPTER),
+        Shape::Tagged("name", ADAPTER),
     ])),
 ]));
 
-static ADAPTER: Table = closed(&[
-    field("name", Shape::Word(ADAPTERS)).required(),
-    field("options", Shape::Object),
-    field("enabled", Shape::Flag),
+/// The adapters, and the options of those that have any.
+static ADAPTER: &[(&str, &Table)] = &[
+    ("reasoning_content", &PLAIN_ADAPTER),
+    ("suppress_developer_role", &PLAIN_ADAPTER),
+    ("suppress_unsupported_gpt5_options", &PLAIN_ADAPTER),
+    ("strip_unsupported_tool_search", &PLAIN_ADAPTER),
+    ("normalize_anthropic_tool_ids", &PLAIN_ADAPTER),
+    (
+        "model_override",
+        &closed(&[
+            ADAPTER_NAME,
+            field("options", Shape::Fields(&MODEL_OVERRIDE)),
+            ADAPTER_SWITCH,
+        ]),
+    ),
+    (
+        "reasoning_rewrite",
+        &closed(&[
+            ADAPTER_NAME,
+            field("options", Shape::Fields(&REASONING_REWRITE)),
+            ADAPTER_SWITCH,
+        ]),
+    ),
+    (
+        "web_search_coercion",
+        &closed(&[
+            ADAPTER_NAME,
+            field("options", Shape::Fields(&WEB_SEARCH_COERCION)),
+            ADAPTER_SWITCH,
+        ]),
+    ),
+];
+
+const ADAPTER_NAME: Field = field("name", Shape::Word(ADAPTERS));
+const ADAPTER_SWITCH: Field = field("enabled", Shape::Flag);
+
+static PLAIN_ADAPTER: Table = closed(&[
+    ADAPTER_NAME,
+    field("options", Shape::Fields(&closed(&[]))),
+    ADAPTER_SWITCH,
+]);
+
+static MODEL_OVERRIDE: Table = closed(&[field(
+    "rules",
+    Shape::List(&Shape::Fields(&closed(&[
+        field("model", Shape::Text).required(),
+        field("rewriteTo", Shape::Text).required(),
+        field(
+            "conditions",
+            Shape::List(&Shape::Fields(&closed(&[
+                field("field", Shape::Text).required(),
+                field("value", Shape::Any),
+            ]))),
+        )
+        .required(),
+    ]))),
+)
+.required()]);
+
+static REASONING_REWRITE: Table = closed(&[field(
+    "rules",
+    Shape::List(&Shape::Fields(&closed(&[
+        field("from", Shape::Text).required(),
+        field("to", Shape::Nullable(&Shape::Text)),
+        field("values", Shape::Map(&Shape::Any)),
+    ]))),
+)
+.required()]);
+
+static WEB_SEARCH_COERCION: Table = closed(&[
+    field(
+        "target",
+        Shape::Word(&["anthropic", "openai", "openrouter", "google"]),
+    )
+    .required(),
+    field("max_uses", Shape::Nullable(&Shape::Whole(1, 1_000))),
 ]);
 
 static CAPABILITIES: Table = closed(&[
@@ -586,7 +660,7 @@ pub(in crate::config) static ALIAS: Table = closed(&[
     field("additional_aliases", TEXTS),
     field("use_image_fallthrough", Shape::Flag).later("vision fallthrough"),
     field("enforce_limits", Shape::Flag).later("context limits"),
-    field("sticky_session", Shape::Flag).later("sticky sessions"),
+    field("sticky_session", Shape::Flag),
     field(
         "preferred_api",
         Shape::Nullable(&Shape::Either(&[Shape::Text, TEXTS])),
@@ -612,6 +686,7 @@ static TARGET: Table = closed(&[
     field("model", Shape::Text),
     field("alias", Shape::Text),
     field("enabled", Shape::Flag),
+    field("weight", Shape::Number(0.001, 1e6)),
 ]);
 
 static BEHAVIOUR: Table = closed(&[
@@ -650,7 +725,8 @@ pub(in crate::config) static KEY: Table = closed(&[
     field("allowRawPassthrough", Shape::Flag).later("the raw proxy"),
     field("expiresAt", TIME),
     field("disabledAt", TIME),
-    field("strict", Shape::Flag).later("strict translation"),
+    field("strict", Shape::Flag),
+    field("maxConcurrency", CONCURRENCY),
 ]);
 
 /// Milliseconds since the epoch, or RFC 3339.
@@ -697,6 +773,7 @@ static FAILOVER: Table = closed(&[
     field("enabled", Shape::Flag),
     field("retryableStatusCodes", Shape::List(&Shape::Whole(100, 599))),
     field("retryableErrors", TEXTS),
+    field("maxAttempts", Shape::Whole(1, 100)),
 ]);
 
 static COOLDOWN: Table = closed(&[
@@ -704,19 +781,21 @@ static COOLDOWN: Table = closed(&[
     field("maxMinutes", Shape::Number(0.1, 525_600.0)),
 ]);
 
-static TIMEOUT: Table = closed(&[field("defaultSeconds", Shape::Whole(1, 3_600))]);
+static TIMEOUT: Table = closed(&[
+    field("defaultSeconds", Shape::Whole(1, 3_600)),
+    field("connectSeconds", Shape::Number(0.1, 60.0)),
+]);
 
 static STALL: Table = closed(&[
-    field("ttfbSeconds", Shape::Nullable(&Shape::Number(5.0, 120.0))).later("stall detection"),
+    field("ttfbSeconds", Shape::Nullable(&Shape::Number(5.0, 120.0))),
     field("ttfbBytes", Shape::Whole(50, 10_000)),
     field(
         "minBytesPerSecond",
         Shape::Nullable(&Shape::Whole(50, 5_000)),
-    )
-    .later("stall detection"),
+    ),
     field("windowSeconds", Shape::Whole(3, 30)),
     field("gracePeriodSeconds", Shape::Whole(0, 120)),
-    field("stallCooldown", Shape::Flag).later("cooldowns"),
+    field("stallCooldown", Shape::Flag),
 ]);
 
 static BACKGROUND_EXPLORATION: Table = closed(&[

@@ -10,8 +10,8 @@ use super::endpoint;
 use super::schema;
 use super::tree::{Node, Yaml};
 use super::{
-    Cooldown, Failover, Limits, LoggingSettings, Secret, ServerSettings, StoreSettings,
-    TlsSettings, address,
+    Background, Cooldown, Exploration, Failover, Flow, Limits, LoggingSettings, Secret,
+    ServerSettings, Stall, StoreSettings, TlsSettings, address,
 };
 
 /// `ADMIN_KEY`, else `adminKey`. Without either there is no configuration.
@@ -77,6 +77,8 @@ pub(in crate::config) fn store(check: &mut Check<'_>, root: &Node) -> StoreSetti
         debug_days: count(days, "debugDays").unwrap_or(7),
         debug_mb: count(days, "debugMb").unwrap_or(512),
         mcp_days: count(days, "mcpDays").unwrap_or(30),
+        responses: node.get("responses").and_then(Node::flag).unwrap_or(true),
+        response_days: count(days, "responseDays").unwrap_or(30),
     }
 }
 
@@ -141,6 +143,7 @@ pub(in crate::config) fn failover(root: &Node) -> Failover {
             Some(errors) => texts(Some(errors)),
             None => RETRYABLE_ERRORS.map(str::to_owned).to_vec(),
         },
+        most_attempts: count(node, "maxAttempts").unwrap_or(MOST_ATTEMPTS),
     }
 }
 
@@ -148,6 +151,76 @@ pub(in crate::config) fn failover(root: &Node) -> Failover {
 pub(in crate::config) fn attempt_timeout(root: &Node) -> Duration {
     let empty = Node::empty();
     seconds(root.get("timeout").unwrap_or(&empty), "defaultSeconds", 300)
+}
+
+/// `timeout.connectSeconds`.
+pub(in crate::config) fn connect_timeout(root: &Node) -> Option<Duration> {
+    let seconds = root.get("timeout")?.get("connectSeconds")?.number()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// `stall:`.
+pub(in crate::config) fn stall(root: &Node) -> Stall {
+    let empty = Node::empty();
+    let node = root.get("stall").unwrap_or(&empty);
+    let first = node.get("ttfbSeconds").and_then(Node::number);
+    Stall {
+        first: first.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        first_bytes: count(node, "ttfbBytes").unwrap_or(100),
+        flow: count(node, "minBytesPerSecond").map(|bytes_per_second| Flow {
+            bytes_per_second,
+            window: seconds(node, "windowSeconds", 10),
+            grace: seconds(node, "gracePeriodSeconds", 30),
+        }),
+        cooldown: flag(node, "stallCooldown", false),
+    }
+}
+
+/// A provider's own values over those of `stall:`. Null switches off what can
+/// be off, and elsewhere leaves the file's.
+pub(in crate::config) fn stall_of(root: &Node, provider: &Node) -> Stall {
+    let empty = Node::empty();
+    let stall = root.get("stall").unwrap_or(&empty);
+    let all = self::stall(root);
+    let milliseconds = |field| count(provider, field).map(Duration::from_millis);
+    let first = match provider.get("stallTtfbMs") {
+        Some(_) => milliseconds("stallTtfbMs"),
+        None => all.first,
+    };
+    let least = match provider.get("stallMinBps") {
+        Some(_) => count(provider, "stallMinBps"),
+        None => all.flow.map(|flow| flow.bytes_per_second),
+    };
+    let window = milliseconds("stallWindowMs");
+    let grace = milliseconds("stallGracePeriodMs");
+    Stall {
+        first,
+        first_bytes: count(provider, "stallTtfbBytes").unwrap_or(all.first_bytes),
+        flow: least.map(|bytes_per_second| Flow {
+            bytes_per_second,
+            window: window.unwrap_or_else(|| seconds(stall, "windowSeconds", 10)),
+            grace: grace.unwrap_or_else(|| seconds(stall, "gracePeriodSeconds", 30)),
+        }),
+        cooldown: flag(provider, "stall_cooldown", all.cooldown),
+    }
+}
+
+/// The rates of exploration, and `backgroundExploration:`.
+pub(in crate::config) fn exploration(root: &Node) -> Exploration {
+    let rate = |field| root.get(field).and_then(Node::number);
+    let empty = Node::empty();
+    let node = root.get("backgroundExploration").unwrap_or(&empty);
+    let background = Background {
+        staleness: seconds(node, "stalenessThresholdSeconds", 600),
+        workers: count(node, "workerConcurrency").unwrap_or(2),
+    };
+    let performance = rate("performanceExplorationRate").unwrap_or(0.05);
+    Exploration {
+        latency: rate("latencyExplorationRate").unwrap_or(performance),
+        performance,
+        e2e_performance: rate("e2ePerformanceExplorationRate").unwrap_or(performance),
+        background: flag(node, "enabled", false).then_some(background),
+    }
 }
 
 /// `cooldown:`.
@@ -358,6 +431,9 @@ pub(in crate::config) fn flag(node: &Node, field: &str, default: bool) -> bool {
 fn seconds(node: &Node, field: &str, default: u64) -> Duration {
     Duration::from_secs(count(node, field).unwrap_or(default))
 }
+
+/// Most targets that one request tries when the file doesn't say.
+const MOST_ATTEMPTS: u32 = 8;
 
 /// What moves on to the next target when the file doesn't say.
 const RETRYABLE_ERRORS: [&str; 4] = ["ECONNREFUSED", "ETIMEDOUT", "ENOTFOUND", "ECONNRESET"];

@@ -1,6 +1,8 @@
 //! One try at one target: send, then look at the answer until it is sure that
 //! it is one. What was looked at is kept and passed on as it was.
 
+mod translated;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -9,17 +11,20 @@ use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::Work;
-use super::plan::Splice;
+use super::plan::{Plan, Way};
+use super::{Work, count};
 use crate::app::Core;
+use crate::config::Stall;
 use crate::protocol::Protocol;
+use crate::protocol::empty;
 use crate::protocol::error::{self, ErrorClass, UpstreamError};
 use crate::protocol::gemini::array::ArrayAligner;
 use crate::protocol::json;
 use crate::protocol::meter::Meter;
+use crate::protocol::notes::Notes;
 use crate::protocol::opening::{self, Opening};
 use crate::protocol::sse::Decoder;
-use crate::relay::{Committed, Form};
+use crate::relay::{Committed, Form, Translation};
 use crate::upstream::{Client, Failure, FailureKind, RawAnswer, UpstreamBody};
 
 /// A document up to this size is read whole before it is passed on, so that a
@@ -41,6 +46,25 @@ pub(super) struct Answered {
     pub(super) committed: Committed,
     /// When the first content came, for streams.
     pub(super) first_content: Option<Instant>,
+    /// What was changed on the way to the provider.
+    pub(super) notes: Notes,
+}
+
+/// What an attempt may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Time for the answer to begin, and the longest silence after it.
+    pub(super) attempt: Duration,
+    /// Silence after which the client gets a sign of life.
+    pub(super) heartbeat: Duration,
+    /// Bytes of a document that has to be read whole.
+    pub(super) document: usize,
+    /// Time for a connection to come about, if it is not the usual one.
+    pub(super) connect: Option<Duration>,
+    /// When a stream counts as stalled.
+    pub(super) stall: Stall,
+    /// Whether nobody is left to be asked after this one.
+    pub(super) last: bool,
 }
 
 /// Tries one target within a time limit. Dropping the future closes the
@@ -48,52 +72,127 @@ pub(super) struct Answered {
 pub(super) async fn attempt(
     core: &Core,
     work: &Work,
-    splice: &Splice<'_>,
-    limit: Duration,
-    heartbeat: Duration,
+    plan: &Plan<'_>,
+    limits: Limits,
 ) -> Result<Answered, Box<Failure>> {
-    let trying = send(&core.client, work, splice, limit, heartbeat);
-    match core.alarms.limit(limit, trying).await {
+    let trying = send(&core.client, work, plan, limits);
+    match core.alarms.limit(limits.attempt, trying).await {
         Some(result) => result,
-        None => Err(Failure::timeout(limit)),
+        None => Err(Failure::timeout(limits.attempt)),
+    }
+}
+
+/// By when a stream has to have brought its first output.
+#[derive(Clone, Copy)]
+struct Start {
+    by: Instant,
+    after: Duration,
+    bytes: usize,
+}
+
+impl Start {
+    fn of(stall: Stall) -> Option<Self> {
+        let after = stall.first?;
+        Some(Self {
+            by: Instant::now() + after,
+            after,
+            bytes: stall.first_bytes,
+        })
+    }
+
+    fn failure(&self) -> Box<Failure> {
+        Failure::new(
+            FailureKind::Stall,
+            ErrorClass::Timeout,
+            format!(
+                "less than {} bytes of output within {} s",
+                self.bytes,
+                self.after.as_secs_f32()
+            ),
+        )
     }
 }
 
 async fn send(
     client: &Client,
     work: &Work,
-    splice: &Splice<'_>,
-    limit: Duration,
-    heartbeat: Duration,
+    plan: &Plan<'_>,
+    limits: Limits,
 ) -> Result<Answered, Box<Failure>> {
-    let build = |wire| splice.outbound.build(wire);
-    let sent = client.send(splice.outbound.origin(), &build).await;
+    let build = |wire| plan.outbound.build(wire);
+    let start = Start::of(limits.stall).filter(|_| work.streamed);
+    let sending = client.send(plan.outbound.origin(), limits.connect, &build);
+    let sent = match start {
+        None => sending.await,
+        Some(start) => match tokio::time::timeout_at(start.by.into(), sending).await {
+            Ok(sent) => sent,
+            Err(_) => return Err(start.failure()),
+        },
+    };
     let (head, body) = sent
         .map_err(|error| Failure::from_send(&error))?
         .into_parts();
     if !head.status.is_success() {
         let mut failure = Box::pin(error_answer(head, body)).await;
-        failure.scrub(&splice.outbound.secrets());
+        failure.scrub(&plan.outbound.secrets());
         return Err(failure);
     }
+    match &plan.way {
+        Way::Splice { cut_usage } => spliced(work, *cut_usage, head, body, limits, start).await,
+        Way::Translate(translation) => {
+            Box::pin(translated::answer(
+                work,
+                translation,
+                head,
+                body,
+                limits,
+                start,
+            ))
+            .await
+        }
+        Way::Count(notes) => {
+            let counted = counted(work.ask.protocol, plan.protocol, body, limits).await?;
+            Ok(count::answered(
+                work.ask.protocol,
+                counted,
+                (**notes).clone(),
+            ))
+        }
+    }
+}
+
+/// The provider's own bytes.
+async fn spliced(
+    work: &Work,
+    cut_usage: bool,
+    head: Parts,
+    body: UpstreamBody,
+    limits: Limits,
+    start: Option<Start>,
+) -> Result<Answered, Box<Failure>> {
     let form = form_of(work, &head.headers);
+    let protocol = work.ask.protocol;
     let mut committed = Committed {
-        protocol: splice.protocol,
-        form,
-        opening: Vec::new(),
-        rest: None,
-        meter: Meter::new(splice.protocol, form != Form::Unary),
-        cut_usage: splice.cut_usage && form == Form::Events,
-        idle: limit,
-        heartbeat,
+        cut_usage: cut_usage && form == Form::Events,
+        ..commit(protocol, form, limits)
     };
     let first_content = match form {
         Form::Unary => {
             open_document(&mut committed, body, &head.headers).await?;
+            if !limits.last {
+                refuse_empty(&committed)?;
+            }
             None
         }
         // Boxed: documents need no room for what looks into a stream.
-        Form::Events => Box::pin(open_events(&mut committed, body)).await?,
+        Form::Events => {
+            let opening = open_events(&mut committed, protocol, body, start);
+            let first = Box::pin(opening).await?;
+            if !limits.last {
+                refuse_empty_stream(&committed, protocol)?;
+            }
+            first
+        }
         Form::Array => {
             Box::pin(open_array(&mut committed, body)).await?;
             Some(Instant::now())
@@ -103,7 +202,42 @@ async fn send(
         head,
         committed,
         first_content,
+        notes: Notes::new(),
     })
+}
+
+/// The number of tokens that a provider of another protocol counted.
+async fn counted(
+    from: Protocol,
+    to: Protocol,
+    mut body: UpstreamBody,
+    limits: Limits,
+) -> Result<u64, Box<Failure>> {
+    let mut read = Vec::new();
+    while let Some(chunk) = body.chunk().await {
+        read.extend_from_slice(&chunk.map_err(|error| cut(&error))?);
+        if read.len() > limits.document {
+            break;
+        }
+    }
+    count::number(to, &read)
+        .ok_or_else(|| unreadable(&format!("the provider's count can't be told in {from}")))
+}
+
+/// An answer of which nothing was read yet.
+pub(super) fn commit(protocol: Protocol, form: Form, limits: Limits) -> Committed {
+    Committed {
+        protocol,
+        form,
+        opening: Vec::new(),
+        rest: None,
+        meter: Meter::new(protocol, form != Form::Unary),
+        cut_usage: false,
+        translation: Translation::None,
+        idle: limits.attempt,
+        heartbeat: limits.heartbeat,
+        flow: limits.stall.flow.filter(|_| form != Form::Unary),
+    }
 }
 
 fn form_of(work: &Work, headers: &HeaderMap) -> Form {
@@ -179,17 +313,32 @@ fn check_document(committed: &Committed, whole: bool) -> Result<(), Box<Failure>
     Ok(())
 }
 
-/// Reads a stream up to its first content.
+/// Reads a stream of that protocol up to its first content.
 async fn open_events(
     committed: &mut Committed,
+    spoken: Protocol,
     mut body: UpstreamBody,
+    start: Option<Start>,
 ) -> Result<Option<Instant>, Box<Failure>> {
     let mut decoder = Decoder::new();
-    let silent = Instant::now() + SILENT_OPENING;
+    let mut silent = Instant::now() + SILENT_OPENING;
+    if let Some(start) = start {
+        // Until then another target may still be asked.
+        silent = silent.max(start.by);
+    }
     let mut size = 0;
+    let mut output = 0;
     let mut seen = false;
     loop {
-        let Ok(chunk) = tokio::time::timeout_at(silent.into(), body.chunk()).await else {
+        let pending = start.filter(|start| output < start.bytes);
+        if pending.is_some_and(|start| Instant::now() >= start.by) {
+            return pending.map_or(Ok(None), |start| Err(start.failure()));
+        }
+        let wake = pending.map_or(silent, |start| start.by);
+        let Ok(chunk) = tokio::time::timeout_at(wake.into(), body.chunk()).await else {
+            if pending.is_some() {
+                continue;
+            }
             committed.rest = Some(body);
             return Ok(None);
         };
@@ -199,7 +348,7 @@ async fn open_events(
             None => return ended_early(seen),
         };
         size += chunk.len();
-        let verdict = look(committed.protocol, &mut decoder, &chunk);
+        let verdict = look(spoken, &mut decoder, &chunk, &mut output);
         committed.opening.push(chunk);
         match verdict {
             Opening::Failure(error) => return Err(answer_failure(error)),
@@ -216,10 +365,42 @@ async fn open_events(
     }
 }
 
+/// An answer with nothing in it, while another target could be asked.
+fn refuse_empty(committed: &Committed) -> Result<(), Box<Failure>> {
+    let whole = committed.rest.is_none();
+    match committed.opening.as_slice() {
+        [one] if whole && empty::is_empty_document(committed.protocol, one) => Err(nothing()),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_empty_stream(committed: &Committed, spoken: Protocol) -> Result<(), Box<Failure>> {
+    let opening: Cow<'_, [u8]> = match committed.opening.as_slice() {
+        [one] => Cow::Borrowed(one),
+        many => Cow::Owned(many.concat()),
+    };
+    if empty::is_empty_stream(spoken, &opening) {
+        return Err(nothing());
+    }
+    Ok(())
+}
+
+fn nothing() -> Box<Failure> {
+    let message = "the provider answered with nothing";
+    Failure::new(
+        FailureKind::Empty,
+        ErrorClass::UpstreamFailed,
+        message.into(),
+    )
+}
+
 /// The first event in a chunk that settles what the stream is.
-fn look(protocol: Protocol, decoder: &mut Decoder, chunk: &[u8]) -> Opening {
+fn look(protocol: Protocol, decoder: &mut Decoder, chunk: &[u8], output: &mut usize) -> Opening {
     let mut verdict = Opening::Wait;
     let decoded = decoder.push(chunk, |event| {
+        if !opening::is_heartbeat(event.name, event.data) {
+            *output += event.data.len();
+        }
         if matches!(verdict, Opening::Wait) {
             verdict = opening::classify(protocol, event.name, event.data);
         }

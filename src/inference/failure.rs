@@ -10,6 +10,7 @@ use crate::body::Body;
 use crate::exchange::{Attempt, AttemptResult, Exchange};
 use crate::protocol::Protocol;
 use crate::protocol::error::{self, AttemptNote, ErrorBody, ErrorClass, Source};
+use crate::protocol::ir::Invalid;
 use crate::protocol::peek::PeekError;
 use crate::routing::Unresolved;
 use crate::store::row::Status;
@@ -77,6 +78,18 @@ impl Refusal {
         self
     }
 
+    /// Says when to come back.
+    pub(super) fn retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// A code more exact than the class.
+    pub(super) fn code(mut self, code: &str) -> Self {
+        self.0.code = Some(code.to_owned());
+        self
+    }
+
     pub(super) fn status(mut self, status: StatusCode) -> Self {
         self.0.status = Some(status);
         self
@@ -96,6 +109,15 @@ impl From<Denied> for Refusal {
             Denied::Invalid => "invalid authorization header",
         };
         Self::new(ErrorClass::Auth, message.into())
+    }
+}
+
+impl From<&Invalid> for Refusal {
+    fn from(invalid: &Invalid) -> Self {
+        let mut refusal = Self::new(invalid.class, invalid.message.clone());
+        refusal.0.param.clone_from(&invalid.param);
+        refusal.0.code = invalid.code.map(str::to_owned);
+        refusal
     }
 }
 
@@ -214,10 +236,7 @@ fn note(attempt: &Attempt) -> AttemptNote {
 const REFUSED: &str = "the provider refused the gateway's credentials";
 
 fn route(attempts: &[Attempt]) -> String {
-    let tried: Vec<&Attempt> = attempts
-        .iter()
-        .filter(|a| a.result != AttemptResult::Skipped)
-        .collect();
+    let tried: Vec<&Attempt> = attempts.iter().filter(|a| a.result.counts()).collect();
     match tried.last() {
         Some(last) => format!("{}/{}; attempts={}", last.provider, last.model, tried.len()),
         None => "none; attempts=0".into(),
@@ -233,15 +252,18 @@ fn tell_retry(headers: &mut HeaderMap, after: Duration) {
     }
 }
 
-/// Every candidate was tried or passed over.
-pub(super) fn all_failed(exchange: &Exchange, last: Option<Box<Failure>>) -> Refusal {
+/// Every candidate was tried or passed over. `unsaid` is why the first of those
+/// that were passed over could not be asked.
+pub(super) fn all_failed(
+    exchange: &Exchange,
+    last: Option<Box<Failure>>,
+    unsaid: Option<&Invalid>,
+) -> Refusal {
     let Some(failure) = last else {
-        let reasons: Vec<&str> = exchange
-            .attempts()
-            .iter()
-            .map(|attempt| attempt.reason.as_str())
-            .collect();
-        return Refusal::new(ErrorClass::NotImplemented, reasons.join("; "));
+        return match unsaid {
+            Some(invalid) => Refusal::from(invalid),
+            None => Refusal::new(ErrorClass::Overloaded, "no target could be asked".into()),
+        };
     };
     let tried = exchange
         .attempts()
@@ -251,7 +273,10 @@ pub(super) fn all_failed(exchange: &Exchange, last: Option<Box<Failure>>) -> Ref
         .map(|a| format!("{}/{} ({})", a.provider, a.model, a.tag))
         .collect();
     let hidden = hides_detail(&failure);
+    let last = exchange.attempts().last();
+    let same = last.is_some_and(|attempt| attempt.protocol == exchange.protocol());
     if summary.len() == 1
+        && same
         && !hidden
         && let Some(refusal) = as_it_came(&failure)
     {
@@ -291,9 +316,10 @@ fn class_of(failure: &Failure) -> ErrorClass {
         return ErrorClass::UpstreamAuth;
     }
     match failure.kind {
-        FailureKind::Timeout => ErrorClass::Timeout,
+        FailureKind::Timeout | FailureKind::Stall => ErrorClass::Timeout,
         FailureKind::Connect | FailureKind::Network => ErrorClass::UpstreamFailed,
-        FailureKind::Status | FailureKind::Answer => match failure.error.class {
+        FailureKind::Status | FailureKind::Answer | FailureKind::Empty => match failure.error.class
+        {
             // The account behind the provider is empty; the client's is not.
             ErrorClass::Quota => ErrorClass::RateLimited,
             ErrorClass::Auth | ErrorClass::Internal => ErrorClass::UpstreamFailed,

@@ -1,9 +1,16 @@
 //! The life of a request, readable top to bottom in [`serve`].
 
 mod attempt;
+mod count;
+mod failover;
 mod failure;
+pub mod kept;
 pub mod models;
 mod plan;
+mod probe;
+mod quirks;
+mod state;
+mod translation;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,15 +25,17 @@ use crate::app::Core;
 use crate::auth;
 use crate::body::{self, Body, ReadError};
 use crate::config::ModelKind;
-use crate::exchange::{Arrival, AttemptResult, Exchange};
+use crate::exchange::{Arrival, Exchange};
 use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::peek::{self, Peeked, Sieve};
 use crate::relay::{Form, RelayBody};
-use crate::routing::{self, Candidate, Resolution};
+use crate::routing::Asked;
+use crate::routing::session::Sessions;
+use crate::upstream::COUNT;
 use attempt::Answered;
+use failover::Choice;
 pub use failure::{Refusal, answer as refuse};
-use plan::Plan;
 
 // Looking a field up by its name as text would read the name each time.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -63,6 +72,20 @@ pub(crate) struct Work {
     peeked: Option<Peeked>,
     model: Arc<str>,
     streamed: bool,
+    /// The conversation that this request goes on from.
+    chain: Option<state::Chain>,
+}
+
+impl Work {
+    /// Whether only the request's tokens are to be counted.
+    fn is_count(&self) -> bool {
+        self.is_action(COUNT)
+    }
+
+    fn is_action(&self, action: &str) -> bool {
+        let path = self.ask.path.as_ref();
+        path.is_some_and(|path| path.action == action)
+    }
 }
 
 /// Answers an inference request.
@@ -130,7 +153,7 @@ fn open(
     Ok(exchange)
 }
 
-/// read, peek, resolve, attempt
+/// read, peek, admit, resolve, attempt
 async fn answer(
     core: &Arc<Core>,
     exchange: &mut Exchange,
@@ -146,11 +169,13 @@ async fn answer(
         }
     };
     let frames = body::read_limited(body, limits.body, limits.body_idle, see).await?;
-    let work = peek(ask, head, frames, sieve.as_ref())?;
+    let mut work = peek(ask, head, frames, sieve.as_ref())?;
     exchange.asked(Arc::clone(&work.model), work.streamed);
-    let resolution = resolve(core, exchange, &work)?;
-    exchange.resolved(Arc::clone(&resolution.canonical));
-    attempt_each(core, exchange, &work, &resolution).await
+    failover::admit(core, exchange).await?;
+    work.chain = state::chain(core, exchange, &work).await?;
+    let choice = resolve(core, exchange, &work)?;
+    exchange.resolved(Arc::clone(&choice.resolution.route.canonical));
+    failover::attempt_each(core, exchange, &work, &choice).await
 }
 
 /// Finds what steers the request, without parsing the rest.
@@ -198,19 +223,46 @@ fn peek(
         peeked,
         model: model.into(),
         streamed,
+        chain: None,
     })
 }
 
 /// alias -> candidates, ordered
-fn resolve(core: &Core, exchange: &Exchange, work: &Work) -> Result<Resolution, Refusal> {
+fn resolve(core: &Arc<Core>, exchange: &Exchange, work: &Work) -> Result<Choice, Refusal> {
+    let switchboard = &core.app.switchboard;
     let config = &exchange.config;
     let key = exchange.key().ok_or_else(Refusal::internal)?;
-    let mut random = |below: usize| core.random(below);
-    let resolution = routing::resolve(config, key, &work.model, &mut random)?;
-    if let Some(alias) = &resolution.alias {
+    let asked = Asked {
+        model: &work.model,
+        protocol: work.ask.protocol,
+        now: switchboard.now(Instant::now()),
+        explores: true,
+    };
+    let mut resolution = switchboard.resolve(config, key, asked, &mut core.dice())?;
+    let route = &resolution.route;
+    let mut sessions = Sessions::default();
+    if let Some(alias) = &route.alias {
         check_kind(alias.kind, work.ask.protocol, &work.model)?;
+        if alias.sticky && route.candidates.len() > 1 && converses(work.ask.protocol) {
+            sessions = Sessions::of(&alias.id, work.ask.protocol, &work.headers, &work.frames);
+            switchboard.stick(&mut resolution, sessions);
+        }
     }
-    Ok(resolution)
+    if let Some(background) = config.exploration.background {
+        probe::look_around(core, config, &resolution, background, asked.now);
+    }
+    Ok(Choice {
+        resolution,
+        sessions,
+    })
+}
+
+/// Whether requests of that protocol are turns of conversations.
+const fn converses(protocol: Protocol) -> bool {
+    matches!(
+        protocol,
+        Protocol::Chat | Protocol::Responses | Protocol::Messages | Protocol::Gemini
+    )
 }
 
 /// A call to an endpoint that the alias's type does not serve is the client's
@@ -240,61 +292,6 @@ fn check_kind(kind: ModelKind, protocol: Protocol, model: &str) -> Result<(), Re
     .param("model"))
 }
 
-/// attempt: each candidate in turn until one answers
-async fn attempt_each(
-    core: &Arc<Core>,
-    exchange: &mut Exchange,
-    work: &Work,
-    resolution: &Resolution,
-) -> Result<(Answered, String), Refusal> {
-    let config = Arc::clone(&exchange.config);
-    let mut last = None;
-    for candidate in &resolution.candidates {
-        let splice = match plan::plan(work, candidate, resolution.alias.as_deref()) {
-            Ok(Plan::Splice(splice)) => splice,
-            Ok(Plan::Translate { from, to }) => {
-                exchange.skipped(candidate, to, plan::untranslated(from, to, candidate));
-                continue;
-            }
-            Err(refusal) => return Err(refusal),
-        };
-        exchange.attempt_started(candidate, splice.protocol, true);
-        let limit = candidate
-            .provider
-            .attempt_timeout
-            .unwrap_or(config.attempt_timeout);
-        match attempt::attempt(core, work, &splice, limit, config.server.heartbeat).await {
-            Ok(answered) => return Ok((answered, route_of(candidate, exchange))),
-            Err(failure) => {
-                let go_on = config.failover.enabled && failure.may_go_on(&config.failover);
-                exchange.attempt_failed(&failure, &splice.outbound, go_on);
-                last = Some(failure);
-                if !go_on {
-                    break;
-                }
-            }
-        }
-    }
-    Err(failure::all_failed(exchange, last))
-}
-
-fn route_of(candidate: &Candidate, exchange: &Exchange) -> String {
-    let tried = exchange
-        .attempts()
-        .iter()
-        .filter(|a| a.result != AttemptResult::Skipped);
-    let tried = (tried.count() + 1).to_string();
-    // Written for every answer: formatting costs several times as much.
-    [
-        &*candidate.provider.id,
-        "/",
-        &*candidate.model,
-        "; attempts=",
-        &tried,
-    ]
-    .concat()
-}
-
 /// relay: headers now, chunks as they come
 fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<Body> {
     exchange.answering(
@@ -308,6 +305,10 @@ fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<
     crate::upstream::relay_headers(response.headers_mut());
     if let Ok(route) = HeaderValue::try_from(route) {
         response.headers_mut().insert(X_PLEXUS_ROUTE, route);
+    }
+    let notes = answered.notes.header().map(HeaderValue::try_from);
+    if let Some(Ok(notes)) = notes {
+        response.headers_mut().insert("x-plexus-notes", notes);
     }
     if answered.committed.form == Form::Events {
         let headers = response.headers_mut();

@@ -73,7 +73,7 @@ pub fn answer(core: &Arc<Core>, model: &str, request: &Request<Incoming>) -> Res
 /// A Gemini path whose action is none of those that are served.
 pub fn unknown_action(rest: &str) -> Response<Body> {
     let message = format!(
-        "'{rest}' is not served; wanted {{model}}:generateContent or {{model}}:streamGenerateContent"
+        "'{rest}' is not served; wanted {{model}}:generateContent, {{model}}:streamGenerateContent or {{model}}:countTokens"
     );
     refused(Shape::Gemini, &Refusal::new(ErrorClass::NotFound, message))
 }

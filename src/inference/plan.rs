@@ -1,69 +1,211 @@
 //! How a candidate would be asked: with the client's own bytes, or translated.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
-use super::{Refusal, Work};
+use super::quirks::{Prepared, Quirks};
+use super::translation::{self, Decoded, Settings, Source, Translation};
+use super::{Refusal, Work, count};
 use crate::config::{Alias, Endpoint};
+use crate::exchange::Exchange;
+use crate::protocol::envelope;
 use crate::protocol::error::ErrorClass;
+use crate::protocol::ir::Invalid;
+use crate::protocol::json::Tape;
+use crate::protocol::notes::Notes;
+use crate::protocol::peek::Peeked;
 use crate::protocol::{Protocol, peek, splice};
 use crate::routing::Candidate;
-use crate::upstream::{Outbound, suffix};
+use crate::upstream::{Learned, Outbound, suffix};
 
 /// The way to a candidate.
-pub(super) enum Plan<'a> {
-    /// Same protocol: the client's bytes, with the model's name replaced.
-    Splice(Splice<'a>),
-    /// Another protocol: the request has to be translated.
-    Translate {
-        /// What the client speaks.
-        from: Protocol,
-        /// What the candidate speaks first.
-        to: Protocol,
-    },
-}
-
-/// A request that goes up as it came down.
-pub(super) struct Splice<'a> {
-    /// What is spoken on both sides.
+pub(super) struct Plan<'a> {
+    /// What is spoken to the provider.
     pub(super) protocol: Protocol,
     /// What is sent.
     pub(super) outbound: Outbound<'a>,
-    /// Whether we asked for the usage event, and must take it out again.
-    pub(super) cut_usage: bool,
+    /// How the answer comes back.
+    pub(super) way: Way,
+    /// The model's name there, where the request gave it another.
+    pub(super) model: Option<String>,
+    /// What this target needed changed.
+    pub(super) notes: Notes,
+    /// Whether the request may not be changed any more.
+    pub(super) strict: bool,
 }
 
-/// Decides how to ask a candidate.
-pub(super) fn plan<'a>(
+impl Plan<'_> {
+    /// Whether the bytes of both sides are the same.
+    pub(super) const fn is_pass_through(&self) -> bool {
+        matches!(self.way, Way::Splice { .. })
+    }
+}
+
+/// With whose words a request goes up, and its answer comes down.
+pub(super) enum Way {
+    /// Same protocol: the client's bytes, with the model's name replaced.
+    Splice {
+        /// Whether we asked for the usage event, and must take it out again.
+        cut_usage: bool,
+    },
+    /// Another protocol: read, and written anew.
+    Translate(Box<Translation>),
+    /// Another protocol, of which only a number is wanted.
+    Count(Box<Notes>),
+}
+
+/// Why a candidate can't be asked.
+pub(super) enum NoPlan {
+    /// Another might be.
+    Skip {
+        /// What it speaks.
+        to: Protocol,
+        /// Why not.
+        reason: Invalid,
+    },
+    /// The request is wrong for all of them.
+    Refuse(Refusal),
+}
+
+impl From<Refusal> for NoPlan {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+/// What planning works with, for all candidates of a request.
+pub(super) struct Planner<'a> {
     work: &'a Work,
-    candidate: &'a Candidate,
-    alias: Option<&Alias>,
-) -> Result<Plan<'a>, Refusal> {
-    let from = work.ask.protocol;
-    let Some(endpoint) = endpoint(candidate, from) else {
-        let to = candidate
-            .provider
-            .endpoints
-            .first()
-            .map_or(from, |endpoint| endpoint.protocol);
-        return Ok(Plan::Translate { from, to });
-    };
-    let extra = extra_body(candidate, alias);
-    let (frames, cut_usage) = spliced(work, candidate, &extra)?;
-    let action = work
-        .ask
-        .path
-        .as_ref()
-        .map_or("", |path| path.action.as_str());
-    let suffix = suffix(from, &candidate.model, action, work.query.as_deref());
-    let outbound = Outbound::new(&candidate.provider, endpoint, suffix, &work.headers, frames);
-    Ok(Plan::Splice(Splice {
-        protocol: from,
-        outbound,
-        cut_usage,
-    }))
+    alias: Option<&'a Alias>,
+    source: &'a Source<'a>,
+    decoded: OnceLock<Result<Decoded<'a>, Invalid>>,
+    quirks: Quirks<'a>,
+    id: String,
+    created: u64,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        work: &'a Work,
+        alias: Option<&'a Alias>,
+        source: &'a Source<'a>,
+        exchange: &Exchange,
+        learned: &'a Learned,
+    ) -> Self {
+        Self {
+            work,
+            alias,
+            source,
+            decoded: OnceLock::new(),
+            quirks: Quirks {
+                learned,
+                strict: translation::is_strict(exchange, &work.headers),
+            },
+            id: translation::short_id(exchange.id()),
+            created: u64::try_from(exchange.created_ms() / 1000).unwrap_or(0),
+        }
+    }
+
+    /// The alias, if conversations under it stay where they are.
+    pub(super) fn sticky_alias(&self) -> Option<&'a Alias> {
+        self.alias.filter(|alias| alias.sticky)
+    }
+
+    /// Decides how to ask a candidate.
+    pub(super) fn plan(&self, candidate: &'a Candidate) -> Result<Plan<'a>, NoPlan> {
+        let from = self.work.ask.protocol;
+        match endpoint(candidate, from) {
+            Some(endpoint) => self.splice(candidate, endpoint),
+            None => self.translate(candidate),
+        }
+    }
+
+    fn splice(&self, candidate: &'a Candidate, endpoint: &'a Endpoint) -> Result<Plan<'a>, NoPlan> {
+        let work = self.work;
+        let protocol = work.ask.protocol;
+        let extra = extra_body(candidate, self.alias);
+        let (frames, cut_usage) = spliced(work, candidate, &extra)?;
+        let frames = without_foreign(frames, protocol, &candidate.provider.id);
+        let prepared = self.quirks.prepare(candidate, endpoint, frames);
+        let Prepared {
+            frames,
+            model,
+            notes,
+        } = prepared.map_err(|reason| NoPlan::Skip {
+            to: protocol,
+            reason,
+        })?;
+        let path = work.ask.path.as_ref();
+        let action = path.map_or("", |path| path.action.as_str());
+        let name = model.as_deref().unwrap_or(&candidate.model);
+        let suffix = suffix(protocol, name, action, work.query.as_deref());
+        Ok(Plan {
+            protocol,
+            outbound: Outbound::new(&candidate.provider, endpoint, suffix, &work.headers, frames),
+            way: Way::Splice { cut_usage },
+            model,
+            notes,
+            strict: self.quirks.strict,
+        })
+    }
+
+    fn translate(&self, candidate: &'a Candidate) -> Result<Plan<'a>, NoPlan> {
+        let from = self.work.ask.protocol;
+        let Some(endpoint) = translation::endpoint(candidate, from) else {
+            return Err(unreachable_at(candidate, from));
+        };
+        if self.work.is_action("compact") {
+            return Err(NoPlan::Skip {
+                to: endpoint.protocol,
+                reason: Invalid::unsupported(
+                    "unsupported_endpoint",
+                    "model",
+                    format!(
+                        "compaction needs a provider that speaks responses; '{}' speaks {}",
+                        candidate.provider.id, endpoint.protocol
+                    ),
+                ),
+            });
+        }
+        let decoded = self.decoded.get_or_init(|| self.source.decode());
+        let decoded = decoded.as_ref().map_err(Refusal::from)?;
+        let settings = Settings {
+            quirks: self.quirks,
+            extra: &extra_body(candidate, self.alias),
+            id: self.id.clone(),
+            created: self.created,
+        };
+        let to = endpoint.protocol;
+        if self.work.is_count() && !count::is_counted_by(to) {
+            let message = format!("a provider that speaks {to} doesn't count tokens");
+            let reason = Invalid::request("model", message);
+            return Err(NoPlan::Skip { to, reason });
+        }
+        translation::translate(self.work, decoded, candidate, endpoint, &settings)
+            .map_err(|reason| NoPlan::Skip { to, reason })
+    }
+}
+
+/// The candidate speaks nothing that this request can be said in.
+fn unreachable_at(candidate: &Candidate, from: Protocol) -> NoPlan {
+    let endpoints = &candidate.provider.endpoints;
+    let to = endpoints.first().map_or(from, |endpoint| endpoint.protocol);
+    NoPlan::Skip {
+        to,
+        reason: Invalid {
+            class: ErrorClass::NotImplemented,
+            message: format!(
+                "provider '{}' speaks {to} and does not serve the {from} endpoint for '{}'",
+                candidate.provider.id, candidate.model
+            ),
+            param: Some("model".into()),
+            code: None,
+        },
+    }
 }
 
 /// Where the candidate speaks that protocol; `access_via` narrows it.
@@ -72,17 +214,18 @@ fn endpoint(candidate: &Candidate, protocol: Protocol) -> Option<&Endpoint> {
         .listed
         .as_ref()
         .is_none_or(|listed| listed.access_via.is_empty() || listed.access_via.contains(&protocol));
-    reachable
-        .then(|| candidate.provider.endpoint(protocol))
-        .flatten()
-}
-
-/// Why a candidate of another protocol was passed over.
-pub(super) fn untranslated(from: Protocol, to: Protocol, candidate: &Candidate) -> String {
-    format!(
-        "provider '{}' speaks {to}, the client {from}; translation between protocols is not available",
-        candidate.provider.id
-    )
+    let endpoint = candidate
+        .provider
+        .endpoint(protocol)
+        .filter(|_| reachable)?;
+    // That a chat provider has legacy completions too is a guess; translating into
+    // chat is none.
+    let guessed = protocol == Protocol::Completions && endpoint.derived;
+    let asked_for = candidate
+        .listed
+        .as_ref()
+        .is_some_and(|listed| listed.access_via.contains(&protocol));
+    (!guessed || asked_for).then_some(endpoint)
 }
 
 /// What the operator adds to bodies: provider, then model, then alias; the
@@ -107,6 +250,21 @@ fn extra_body(candidate: &Candidate, alias: Option<&Alias>) -> Map<String, Value
     merged
 }
 
+/// The body without the reasoning that a provider of another protocol gave this
+/// client in an envelope; what this one made itself comes home unwrapped.
+fn without_foreign(frames: Vec<Bytes>, protocol: Protocol, account: &str) -> Vec<Bytes> {
+    if !envelope::is_marked(&frames) {
+        return frames;
+    }
+    let whole = Bytes::from(frames.concat());
+    let mut tape = Tape::new();
+    let Ok(root) = tape.parse_bytes(&whole) else {
+        return frames;
+    };
+    let patches = envelope::strip_foreign(protocol, root, account);
+    splice::apply(std::slice::from_ref(&whole), patches)
+}
+
 fn spliced(
     work: &Work,
     candidate: &Candidate,
@@ -115,6 +273,29 @@ fn spliced(
     let Some(peeked) = &work.peeked else {
         return Ok((form_with_model(work, &candidate.model)?, false));
     };
+    if let Some(chain) = &work.chain
+        && !chain.is_held_by(candidate)
+    {
+        // The provider doesn't know what this request goes on from.
+        let frames = vec![
+            chain
+                .expanded(&work.frames)
+                .map_err(|i| Refusal::from(&i))?,
+        ];
+        let peeked = peek::peek(&frames)?;
+        return with_model(work, &frames, &peeked, candidate, extra);
+    }
+    with_model(work, &work.frames, peeked, candidate, extra)
+}
+
+/// The body with the provider's name for the model, and what the operator adds.
+fn with_model(
+    work: &Work,
+    frames: &[Bytes],
+    peeked: &Peeked,
+    candidate: &Candidate,
+    extra: &Map<String, Value>,
+) -> Result<(Vec<Bytes>, bool), Refusal> {
     let mut patches = Vec::new();
     if work.ask.protocol != Protocol::Gemini && *candidate.model != *work.model {
         patches.extend(splice::set_model(peeked, &candidate.model));
@@ -127,7 +308,7 @@ fn spliced(
         patches.push(patch);
         cut_usage = true;
     }
-    let mut frames = splice::apply(&work.frames, patches);
+    let mut frames = splice::apply(frames, patches);
     if !extra.is_empty() {
         let members = peek::members(&frames)?;
         let first_member = peek::peek(&frames)?.first_member;

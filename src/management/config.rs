@@ -245,12 +245,16 @@ fn silent(config: &Config) -> Value {
             "enabled": failover.enabled,
             "retryableStatusCodes": codes,
             "retryableErrors": failover.retryable_errors,
+            "maxAttempts": failover.most_attempts,
         },
         "cooldown": {
             "initialMinutes": minutes(config.cooldown.initial),
             "maxMinutes": minutes(config.cooldown.longest),
         },
-        "timeout": { "defaultSeconds": config.attempt_timeout.as_secs() },
+        "timeout": {
+            "defaultSeconds": config.attempt_timeout.as_secs(),
+            "connectSeconds": 10,
+        },
         "stall": {
             "ttfbSeconds": null,
             "ttfbBytes": 100,

@@ -4,11 +4,14 @@
 
 pub mod aliases;
 pub mod auth;
+pub mod concurrency;
 pub mod config;
+pub mod cooldowns;
 pub mod errors;
 pub mod keys;
 pub mod metrics;
 pub mod providers;
+pub mod route;
 pub mod usage;
 
 mod entry;

@@ -3,25 +3,47 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use super::Form;
+use super::{Form, Translation};
+use crate::protocol::error::ErrorClass;
 use crate::protocol::gemini::array::ArrayAligner;
 use crate::protocol::json;
-use crate::protocol::meter::Meter;
+use crate::protocol::meter::{Meter, Reading};
 use crate::protocol::opening;
 use crate::protocol::sse::{Aligner, Decoder, Event};
+use crate::protocol::translator::Translator;
 
 /// The pieces of one answer.
 #[derive(Debug)]
 pub(super) enum Framing {
     Document,
-    Events { aligner: Aligner, cut_usage: bool },
+    Events {
+        aligner: Aligner,
+        cut_usage: bool,
+    },
     Array(ArrayAligner),
+    /// A stream in another protocol; only whole frames come out of it.
+    Translated {
+        translator: Box<Translator>,
+        out: BytesMut,
+    },
+    /// Translated already.
+    Done(Reading),
 }
 
 impl Framing {
-    pub(super) fn new(form: Form, cut_usage: bool) -> Self {
+    pub(super) fn new(form: Form, cut_usage: bool, translation: Translation) -> Self {
+        match translation {
+            Translation::None => {}
+            Translation::Stream(translator) => {
+                return Self::Translated {
+                    translator,
+                    out: BytesMut::new(),
+                };
+            }
+            Translation::Done(reading) => return Self::Done(reading),
+        }
         match form {
             Form::Unary => Self::Document,
             Form::Events => Self::Events {
@@ -42,6 +64,11 @@ impl Framing {
         };
         match self {
             Self::Document => pass(chunk),
+            Self::Done(_) => ready.push_back(chunk),
+            Self::Translated { translator, out } => {
+                translator.push(&chunk, out);
+                hand_over(out, ready);
+            }
             Self::Array(aligner) => aligner.push(chunk, pass),
             Self::Events {
                 aligner,
@@ -71,7 +98,11 @@ impl Framing {
     pub(super) fn finish(&mut self, meter: &mut Meter, ready: &mut VecDeque<Bytes>) {
         let mut tail = Vec::new();
         match self {
-            Self::Document => {}
+            Self::Document | Self::Done(_) => {}
+            Self::Translated { translator, out } => {
+                translator.finish(out);
+                hand_over(out, ready);
+            }
             Self::Events { aligner, .. } => aligner.finish(|part| tail.push(part)),
             Self::Array(aligner) if aligner.is_closed() => aligner.finish(|part| tail.push(part)),
             Self::Array(aligner) => aligner.discard(),
@@ -90,8 +121,8 @@ impl Framing {
     /// Whether the form itself says that nothing more belongs to it.
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::Document => true,
-            Self::Events { .. } => false,
+            Self::Document | Self::Done(_) => true,
+            Self::Events { .. } | Self::Translated { .. } => false,
             Self::Array(aligner) => aligner.is_closed(),
         }
     }
@@ -105,7 +136,8 @@ impl Framing {
     /// part of it is with the client already.
     pub(super) fn break_off(&mut self) -> bool {
         match self {
-            Self::Document => false,
+            Self::Document | Self::Done(_) => false,
+            Self::Translated { .. } => true,
             Self::Events { aligner, .. } => {
                 aligner.discard();
                 !aligner.mid_event()
@@ -119,12 +151,70 @@ impl Framing {
 
     /// Whether something may be put between what was passed on and what comes.
     pub(super) fn between_events(&self) -> bool {
-        matches!(self, Self::Events { aligner, .. } if !aligner.mid_event())
+        match self {
+            Self::Events { aligner, .. } => !aligner.mid_event(),
+            Self::Translated { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a translated answer has come to its end; `None` when it is not
+    /// translated.
+    pub(super) fn is_translated_whole(&self) -> Option<bool> {
+        match self {
+            Self::Translated { translator, .. } => Some(translator.is_whole()),
+            Self::Done(_) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer was cut at a stop text.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self, Self::Translated { translator, .. } if translator.is_stopped())
+    }
+
+    /// What the error event said that a translated stream ended in.
+    pub(super) fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Translated { translator, .. } => translator.failure(),
+            _ => None,
+        }
+    }
+
+    /// Ends a translated stream in the client's error event; false when it is not
+    /// translated.
+    pub(super) fn say_failure(
+        &mut self,
+        class: ErrorClass,
+        message: &str,
+        ready: &mut VecDeque<Bytes>,
+    ) -> bool {
+        let Self::Translated { translator, out } = self else {
+            return false;
+        };
+        translator.fail(class, message, out);
+        hand_over(out, ready);
+        true
+    }
+
+    /// What was read of a translated answer.
+    pub(super) fn reading(&self) -> Option<Reading> {
+        match self {
+            Self::Translated { translator, .. } => Some(translator.reading()),
+            Self::Done(reading) => Some(reading.clone()),
+            _ => None,
+        }
     }
 
     /// Whether a further element of an array needs a comma before it.
     pub(super) fn has_elements(&self) -> bool {
         matches!(self, Self::Array(aligner) if aligner.elements() > 0)
+    }
+}
+
+fn hand_over(out: &mut BytesMut, ready: &mut VecDeque<Bytes>) {
+    if !out.is_empty() {
+        ready.push_back(out.split().freeze());
     }
 }
 

@@ -7,6 +7,7 @@
 //! the exchange; dropping the body settles it as left by the client.
 
 mod framing;
+mod watch;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,13 +20,16 @@ use bytes::Bytes;
 use http_body::SizeHint;
 use tokio::time::Sleep;
 
+use crate::config::Flow;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
 use crate::protocol::error::{self, ErrorBody, ErrorClass, Source};
-use crate::protocol::meter::Meter;
+use crate::protocol::meter::{Meter, Reading};
+use crate::protocol::translator::Translator;
 use crate::store::row::Status;
 use crate::upstream::UpstreamBody;
 use framing::Framing;
+use watch::Watch;
 
 /// Ends a client's connection without an end of the message, which is how a
 /// client learns that what it has is not all.
@@ -66,10 +70,26 @@ pub struct Committed {
     pub meter: Meter,
     /// Whether the usage event was asked for by us and must be taken out.
     pub cut_usage: bool,
+    /// What becomes of the bytes.
+    pub translation: Translation,
     /// Longest silence of the provider.
     pub idle: Duration,
     /// Silence after which the client gets a sign of life.
     pub heartbeat: Duration,
+    /// How much the rest has to bring.
+    pub flow: Option<Flow>,
+}
+
+/// What becomes of a provider's bytes on their way.
+#[derive(Debug)]
+pub enum Translation {
+    /// Nothing.
+    None,
+    /// They are a stream in another protocol.
+    Stream(Box<Translator>),
+    /// They were a document in another protocol; the opening is what the client
+    /// gets, and this was read from it.
+    Done(Reading),
 }
 
 /// See the module's text.
@@ -86,6 +106,7 @@ pub struct RelayBody {
     heard: Instant,
     sent: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    watch: Option<Box<Watch>>,
     exchange: Exchange,
     ended: bool,
 }
@@ -95,18 +116,21 @@ impl RelayBody {
     #[must_use]
     pub fn new(answer: Committed, exchange: Exchange) -> Self {
         let now = Instant::now();
+        let events = answer.form == Form::Events;
+        let watch = |flow| Box::new(Watch::new(flow, events, now));
         let mut relay = Self {
             protocol: answer.protocol,
             form: answer.form,
             rest: answer.rest,
             ready: VecDeque::new(),
-            framing: Framing::new(answer.form, answer.cut_usage),
+            framing: Framing::new(answer.form, answer.cut_usage, answer.translation),
             meter: answer.meter,
             idle: answer.idle,
             heartbeat: answer.heartbeat,
             heard: now,
             sent: now,
             timer: None,
+            watch: answer.flow.map(watch),
             exchange,
             ended: false,
         };
@@ -143,6 +167,7 @@ impl RelayBody {
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
+                self.exchange.relayed(&chunk);
                 if self.is_end() {
                     self.settle_success();
                 }
@@ -180,7 +205,16 @@ impl RelayBody {
     /// Takes in a chunk; what is whole of it is ready to go at once.
     fn accept(&mut self, chunk: Bytes) {
         self.heard = Instant::now();
+        if let Some(watch) = &mut self.watch {
+            watch.see(&chunk, self.heard);
+        }
         self.framing.push(chunk, &mut self.meter, &mut self.ready);
+        if self.framing.is_stopped() {
+            // The answer is cut where the client wanted; the provider may stop.
+            self.rest = None;
+            self.framing.finish(&mut self.meter, &mut self.ready);
+            self.ended = true;
+        }
         if !self.ready.is_empty() {
             self.sent = self.heard;
         }
@@ -190,7 +224,7 @@ impl RelayBody {
     /// says so; otherwise something is missing.
     fn end_of_input(&mut self) -> Result<(), Broken> {
         self.framing.finish(&mut self.meter, &mut self.ready);
-        if self.is_whole() {
+        if self.is_whole() || self.framing.failure().is_some() {
             self.ended = true;
             self.close_array();
             return Ok(());
@@ -203,6 +237,9 @@ impl RelayBody {
 
     /// Whether the answer, as far as it was passed on, is all of one.
     fn is_whole(&self) -> bool {
+        if let Some(whole) = self.framing.is_translated_whole() {
+            return whole;
+        }
         match self.form {
             Form::Unary => true,
             Form::Events => self.meter.terminal(),
@@ -212,7 +249,8 @@ impl RelayBody {
 
     /// Puts the bracket to an array whose last element said that it is the last.
     fn close_array(&mut self) {
-        if self.form == Form::Array && !self.framing.is_closed() {
+        let open = !self.framing.is_closed() && self.framing.is_translated_whole().is_none();
+        if self.form == Form::Array && open {
             self.ready.push_back(Bytes::from_static(b"]"));
         }
     }
@@ -221,6 +259,15 @@ impl RelayBody {
     /// client's own error event. Where that can't be said (a document, or the
     /// middle of an event), the connection is broken off.
     fn fail(&mut self, class: ErrorClass, message: &str) -> Result<(), Broken> {
+        let status = if class == ErrorClass::Timeout {
+            Status::Timeout
+        } else {
+            Status::Error
+        };
+        self.fail_as(status, class, message)
+    }
+
+    fn fail_as(&mut self, status: Status, class: ErrorClass, message: &str) -> Result<(), Broken> {
         self.rest = None;
         self.ended = true;
         let clean = self.framing.break_off();
@@ -230,11 +277,6 @@ impl RelayBody {
             return Ok(());
         }
         self.exchange.broke_off(message);
-        let status = if class == ErrorClass::Timeout {
-            Status::Timeout
-        } else {
-            Status::Error
-        };
         self.settle(status);
         if !clean {
             return Err(Broken(message.to_owned()));
@@ -245,6 +287,12 @@ impl RelayBody {
 
     /// Puts the client's own error event at the end of the stream.
     fn say_failure(&mut self, body: ErrorBody) {
+        if self
+            .framing
+            .say_failure(body.class, &body.message, &mut self.ready)
+        {
+            return;
+        }
         let id = self.exchange.id().to_string();
         let array = self.form == Form::Array;
         let mut frame =
@@ -261,10 +309,13 @@ impl RelayBody {
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             let dead = self.heard + self.idle;
-            let due = match self.form {
+            let mut due = match self.form {
                 Form::Events => dead.min(self.sent + self.heartbeat),
                 Form::Unary | Form::Array => dead,
             };
+            if let Some(watch) = &self.watch {
+                due = due.min(watch.next);
+            }
             let timer = self
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
@@ -274,7 +325,12 @@ impl RelayBody {
                 let message = format!("the provider was silent for {} s", self.idle.as_secs_f32());
                 return Poll::Ready(self.fail(ErrorClass::Timeout, &message));
             }
-            if now >= due {
+            let stalled = self.watch.as_mut().filter(|watch| now >= watch.next);
+            if let Some(message) = stalled.and_then(|watch| watch.look(now)) {
+                let failed = self.fail_as(Status::Stall, ErrorClass::Timeout, &message);
+                return Poll::Ready(failed);
+            }
+            if self.form == Form::Events && now >= self.sent + self.heartbeat {
                 self.sent = now;
                 if self.framing.between_events() {
                     self.ready.push_back(sign_of_life(self.protocol));
@@ -293,7 +349,9 @@ impl RelayBody {
                 .has_error()
                 .then(|| "the provider's stream ended in an error".to_owned())
         };
-        if let Some(message) = self.meter.failed().or_else(said) {
+        let translated = self.framing.failure().map(str::to_owned);
+        let failed = || self.meter.failed().or_else(said);
+        if let Some(message) = translated.or_else(failed) {
             self.exchange.broke_off(&message);
             self.settle(Status::Error);
         } else {
@@ -302,7 +360,9 @@ impl RelayBody {
     }
 
     fn settle(&mut self, status: Status) {
-        self.exchange.metered(self.meter.finish());
+        let translated = self.framing.reading();
+        self.exchange
+            .metered(translated.unwrap_or_else(|| self.meter.finish()));
         self.exchange.settle(status);
     }
 }

@@ -1,35 +1,107 @@
 //! From the model a client names to the targets that may answer, in order.
 //!
-//! Pure but for the random number that is handed in. This folder must not know
+//! | file | what it owns |
+//! |---|---|
+//! | `switchboard` | what all cores share of all this |
+//! | `table` | what each name leads to, worked out once per configuration |
+//! | `selector` | the order inside a group |
+//! | `standing` | how a target stands, and a try at it |
+//! | `cooldown` | rests after failures |
+//! | `window` | measurements |
+//! | `permit` | limits on requests under way |
+//! | `budget` | the limit on second tries |
+//! | `session`, `sticky` | what conversation a request belongs to, and where it is |
+//! | `stall` | whether a stream still flows |
+//! | `explain` | all of it, told to people |
+//!
+//! Clock and random numbers are handed in. This folder must not know
 //! connections.
+
+pub mod budget;
+pub mod cooldown;
+pub mod dice;
+pub mod explain;
+pub mod permit;
+pub mod price;
+mod selector;
+pub mod session;
+pub mod stall;
+pub mod standing;
+pub mod sticky;
+pub mod switchboard;
+pub mod table;
+pub mod window;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::{
-    Alias, Config, Key, Provider, ProviderModel, Selector, Target, TargetGroup, nearest,
-};
+use crate::config::{Config, Key, nearest};
+use crate::protocol::Protocol;
+use cooldown::Health;
+use dice::Dice;
+use selector::Circumstances;
+use standing::Pass;
+pub use switchboard::Switchboard;
+pub use table::{Candidate, Route, Table};
 
-/// A target considered for one request.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Who would serve it.
-    pub provider: Arc<Provider>,
-    /// The model's name there.
-    pub model: Arc<str>,
-    /// What the provider's list says of it, when it is listed.
-    pub listed: Option<Arc<ProviderModel>>,
+/// What a request asks of routing.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The model as the client names it.
+    pub model: &'a str,
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// The time, in milliseconds.
+    pub now: i64,
+    /// Whether another than the best may be tried to measure it.
+    pub explores: bool,
 }
 
 /// What a model name stands for.
 #[derive(Debug)]
 pub struct Resolution {
-    /// The alias's id, or the whole `direct/...` name.
-    pub canonical: Arc<str>,
-    /// The alias, unless a provider was named directly.
-    pub alias: Option<Arc<Alias>>,
-    /// In the order to try; not empty.
-    pub candidates: Vec<Candidate>,
+    /// Where the name leads.
+    pub route: Arc<Route>,
+    /// Candidates that are passed over from the start, and why.
+    pub passed_over: Vec<(usize, Pass)>,
+    chosen: Vec<u64>,
+}
+
+impl Resolution {
+    /// In the order to try; empty when all rest.
+    pub fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        let places = self.chosen.iter().map(|chosen| selector::place(*chosen));
+        places.map(|place| &self.route.candidates[place])
+    }
+
+    /// How many candidates there are to try.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// Whether there is none to try.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
+    /// The candidates that are passed over from the start, and why.
+    pub fn resting(&self) -> impl Iterator<Item = (&Candidate, &Pass)> {
+        let passed = self.passed_over.iter();
+        passed.map(|(place, pass)| (&self.route.candidates[*place], pass))
+    }
+
+    /// Puts the target of that number first, if it is there to try. Says
+    /// whether it is.
+    pub fn prefer(&mut self, number: u64) -> bool {
+        let numbers = self.candidates().map(|candidate| candidate.standing.number);
+        let Some(place) = { numbers }.position(|known| known == number) else {
+            return false;
+        };
+        self.chosen[..=place].rotate_right(1);
+        true
+    }
 }
 
 /// Why a model name leads nowhere.
@@ -84,50 +156,74 @@ impl fmt::Display for Unresolved {
     }
 }
 
-/// Finds the candidates for `model`, in order, that `key` may use. `random`
-/// gives a number below its argument.
+/// Finds the candidates for a model's name, in order, that `key` may use.
 ///
 /// # Errors
 ///
 /// [`Unresolved`].
-pub fn resolve(
+pub(in crate::routing) fn resolve(
     config: &Config,
     key: &Key,
-    model: &str,
-    random: &mut dyn FnMut(usize) -> usize,
+    asked: Asked<'_>,
+    route: Arc<Route>,
+    dice: &mut Dice,
 ) -> Result<Resolution, Unresolved> {
-    if !permits(&key.allowed_models, &key.excluded_models, model) {
-        return Err(Unresolved::ModelDenied(model.into()));
+    if route.candidates.is_empty() {
+        return Err(Unresolved::NoTarget(asked.model.into()));
     }
-    let mut resolution = match model.strip_prefix("direct/") {
-        Some(rest) => direct(config, model, rest, random)?,
-        None => match config.alias(model) {
-            Some(alias) => aliased(config, alias, random),
-            None => return Err(unknown(config, model)),
-        },
+    let prefers = |route: &Route| route.alias.as_ref().is_some_and(|alias| alias.api_match);
+    let circumstances = Circumstances {
+        now: asked.now,
+        preferred: prefers(&route).then_some(asked.protocol),
+        exploration: asked.explores.then_some(&config.exploration),
     };
-    // An exclusion can't be got round by another name of the same alias.
-    if resolution
-        .alias
-        .as_ref()
-        .is_some_and(|alias| key.excluded_models.iter().any(|name| **name == *alias.id))
-    {
-        return Err(Unresolved::ModelDenied(model.into()));
+    let mut passed_over = Vec::new();
+    let mut denied = 0;
+    let restricted = !key.allowed_providers.is_empty() || !key.excluded_providers.is_empty();
+    let mut fits = |place: usize, candidate: &Candidate| {
+        if restricted && !may_reach(key, candidate) {
+            denied += 1;
+            return false;
+        }
+        match candidate.standing.health(asked.now) {
+            Health::Cooling { until } if !candidate.rules.tireless => {
+                let left_ms = until.saturating_sub(asked.now);
+                let limited = candidate.standing.is_limited();
+                passed_over.push((place, Pass::Cooling { left_ms, limited }));
+                false
+            }
+            _ => true,
+        }
+    };
+    let mut chosen = Vec::with_capacity(route.candidates.len());
+    for group in &route.groups {
+        selector::order(&route, group, circumstances, dice, &mut fits, &mut chosen);
     }
-    if resolution.candidates.is_empty() {
-        return Err(Unresolved::NoTarget(model.into()));
+    if denied == route.candidates.len() {
+        return Err(Unresolved::ProvidersDenied(asked.model.into()));
     }
-    resolution.candidates.retain(|candidate| {
-        permits(
-            &key.allowed_providers,
-            &key.excluded_providers,
-            &candidate.provider.id,
-        )
-    });
-    if resolution.candidates.is_empty() {
-        return Err(Unresolved::ProvidersDenied(model.into()));
+    Ok(Resolution {
+        route,
+        passed_over,
+        chosen,
+    })
+}
+
+fn may_reach(key: &Key, candidate: &Candidate) -> bool {
+    permits(
+        &key.allowed_providers,
+        &key.excluded_providers,
+        &candidate.provider.id,
+    )
+}
+
+/// Whether the key may use the model under that name.
+pub(in crate::routing) fn may_name(key: &Key, model: &str) -> Result<(), Unresolved> {
+    if permits(&key.allowed_models, &key.excluded_models, model) {
+        Ok(())
+    } else {
+        Err(Unresolved::ModelDenied(model.into()))
     }
-    Ok(resolution)
 }
 
 /// An empty list of allowed names allows all; exclusion wins.
@@ -135,153 +231,6 @@ pub fn resolve(
 pub fn permits(allowed: &[String], excluded: &[String], name: &str) -> bool {
     (allowed.is_empty() || allowed.iter().any(|entry| entry == name))
         && !excluded.iter().any(|entry| entry == name)
-}
-
-fn direct(
-    config: &Config,
-    whole: &str,
-    rest: &str,
-    random: &mut dyn FnMut(usize) -> usize,
-) -> Result<Resolution, Unresolved> {
-    let (first, second) = match rest.split_once('/') {
-        Some((first, second)) if !first.is_empty() && !second.is_empty() => (first, second),
-        _ => return Err(Unresolved::DirectFormat(whole.into())),
-    };
-    if let Some(alias) = config.alias(first) {
-        let Some(group) = alias.groups.iter().find(|group| &*group.name == second) else {
-            return Err(Unresolved::Direct(format!(
-                "Target group '{second}' not found for alias '{first}'"
-            )));
-        };
-        let mut collector = Collector::new(config, random);
-        collector.group(group);
-        return Ok(Resolution {
-            canonical: whole.into(),
-            alias: Some(Arc::clone(alias)),
-            candidates: collector.candidates,
-        });
-    }
-    let Some(provider) = config.provider(first) else {
-        return Err(Unresolved::Direct(format!("Provider '{first}' not found")));
-    };
-    if !provider.enabled {
-        return Err(Unresolved::Direct(format!(
-            "Provider '{first}' is disabled"
-        )));
-    }
-    Ok(Resolution {
-        canonical: whole.into(),
-        alias: None,
-        candidates: vec![candidate(provider, second)],
-    })
-}
-
-fn aliased(
-    config: &Config,
-    alias: &Arc<Alias>,
-    random: &mut dyn FnMut(usize) -> usize,
-) -> Resolution {
-    let mut collector = Collector::new(config, random);
-    collector.alias(alias);
-    Resolution {
-        canonical: Arc::clone(&alias.id),
-        alias: Some(Arc::clone(alias)),
-        candidates: collector.candidates,
-    }
-}
-
-fn candidate(provider: &Arc<Provider>, model: &str) -> Candidate {
-    let (model, listed) = match provider.models.get_key_value(model) {
-        Some((name, listed)) => (Arc::clone(name), Some(Arc::clone(listed))),
-        None => (Arc::from(model), None),
-    };
-    Candidate {
-        provider: Arc::clone(provider),
-        model,
-        listed,
-    }
-}
-
-/// Gathers candidates group by group: a group's own targets in its selector's
-/// order, then those of the aliases it names. The first mention of a target
-/// wins; an alias is visited once, which is also what guards against cycles.
-struct Collector<'a> {
-    config: &'a Config,
-    random: &'a mut dyn FnMut(usize) -> usize,
-    candidates: Vec<Candidate>,
-    visited: Vec<Arc<str>>,
-}
-
-impl<'a> Collector<'a> {
-    fn new(config: &'a Config, random: &'a mut dyn FnMut(usize) -> usize) -> Self {
-        Self {
-            config,
-            random,
-            candidates: Vec::new(),
-            visited: Vec::new(),
-        }
-    }
-
-    fn alias(&mut self, alias: &Alias) {
-        if self.visited.contains(&alias.id) {
-            return;
-        }
-        self.visited.push(Arc::clone(&alias.id));
-        for group in &alias.groups {
-            self.group(group);
-        }
-    }
-
-    fn group(&mut self, group: &TargetGroup) {
-        let start = self.candidates.len();
-        for target in &group.targets {
-            if let Target::Model {
-                provider,
-                model,
-                enabled: true,
-            } = target
-            {
-                self.model(provider, model);
-            }
-        }
-        if group.selector == Selector::Random {
-            shuffle(&mut self.candidates[start..], self.random);
-        }
-        for target in &group.targets {
-            if let Target::Alias {
-                alias,
-                enabled: true,
-            } = target
-                && let Some(alias) = self.config.alias(alias)
-            {
-                self.alias(alias);
-            }
-        }
-    }
-
-    fn model(&mut self, provider: &str, model: &str) {
-        let Some(provider) = self
-            .config
-            .provider(provider)
-            .filter(|provider| provider.enabled)
-        else {
-            return;
-        };
-        let known = self
-            .candidates
-            .iter()
-            .any(|known| known.provider.id == provider.id && &*known.model == model);
-        if !known {
-            self.candidates.push(candidate(provider, model));
-        }
-    }
-}
-
-/// Fisher and Yates.
-fn shuffle<T>(items: &mut [T], random: &mut dyn FnMut(usize) -> usize) {
-    for last in (1..items.len()).rev() {
-        items.swap(last, random(last + 1));
-    }
 }
 
 fn unknown(config: &Config, model: &str) -> Unresolved {
@@ -293,6 +242,11 @@ fn unknown(config: &Config, model: &str) -> Unresolved {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::time::{Duration, Instant};
+
+    use super::standing::{Blame, Trial};
+    use super::window::Sample;
     use super::*;
 
     const TEXT: &str = "
@@ -316,10 +270,11 @@ keys:
 
     fn names(model: &str, key: &str) -> Result<Vec<String>, Unresolved> {
         let config = Config::from_yaml(TEXT).unwrap();
-        let resolution = resolve(&config, &config.keys[key], model, &mut |_| 0)?;
+        let switchboard = Switchboard::new(&config, Instant::now(), 1);
+        let resolution =
+            switchboard.resolve(&config, &config.keys[key], asked(model), &mut Dice::new(1))?;
         Ok(resolution
-            .candidates
-            .iter()
+            .candidates()
             .map(|c| format!("{}/{}", c.provider.id, c.model))
             .collect())
     }
@@ -380,26 +335,165 @@ keys:
         assert_eq!(near.as_deref(), Some("fast"));
     }
 
-    #[test]
-    fn random_puts_every_target_first_about_equally_often() {
-        let config = Config::from_yaml(TEXT).unwrap();
-        let mut state = 7_u64;
-        let mut random = |below: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            usize::try_from(state >> 33).unwrap() % below
-        };
-        let mut first = std::collections::HashMap::new();
-        for _ in 0..3000 {
-            let resolution = resolve(&config, &config.keys["all"], "lots", &mut random).unwrap();
-            *first
-                .entry(resolution.candidates[0].model.to_string())
-                .or_insert(0) += 1;
+    fn asked(model: &str) -> Asked<'_> {
+        Asked {
+            model,
+            protocol: Protocol::Chat,
+            now: 1000,
+            explores: true,
         }
-        assert!(
-            first.values().all(|count| (900..1100).contains(count)),
-            "{first:?}"
+    }
+
+    /// Four targets under one alias, ordered by `selector`.
+    fn four(selector: &str, more: &str) -> (Config, Switchboard) {
+        let text = format!(
+            "
+adminKey: a
+providers:
+  p:
+    api_base_url: {{ chat: 'http://p/v1', messages: 'http://p/v1' }}
+    api_key: k
+    models:
+      a: {{ access_via: [chat], pricing: {{ source: simple, input: 3, output: 6 }} }}
+      b: {{ access_via: [messages], pricing: {{ source: per_request, amount: 0.001 }} }}
+      c: {{ pricing: {{ source: simple, input: 3, output: 6, discount: 0.5 }} }}
+      d: {{ access_via: [chat] }}
+models:
+  m:
+    {more}
+    target_groups:
+      - {{ name: g, selector: {selector}, targets: [ {{ provider: p, model: a }}, {{ provider: p, model: b }}, {{ provider: p, model: c, weight: 2 }}, {{ provider: p, model: d }} ] }}
+keys: {{ k: {{ secret: s }} }}
+performanceExplorationRate: 0
+"
         );
+        let config = Config::from_yaml(&text).unwrap();
+        let switchboard = Switchboard::new(&config, Instant::now(), 1);
+        (config, switchboard)
+    }
+
+    fn order(config: &Config, switchboard: &Switchboard, asked: Asked<'_>, seed: u64) -> String {
+        let key = &config.keys["k"];
+        let resolution = switchboard
+            .resolve(config, key, asked, &mut Dice::new(seed))
+            .unwrap();
+        resolution
+            .candidates()
+            .map(|c| c.model.to_string())
+            .collect()
+    }
+
+    fn measure(switchboard: &Switchboard, model: &str, tokens: u64, ttft: f64, at: i64) {
+        let standing = switchboard.standings.of(&"p".into(), &model.into());
+        let sample = Sample::of_answer(tokens, 1000.0 + ttft, Some(ttft));
+        standing.window.add(sample, at);
+    }
+
+    #[test]
+    fn cost_counts_discounts_and_prices_per_request_and_puts_the_unknown_last() {
+        let (config, switchboard) = four("cost", "");
+        // 0.006, 0.001, 0.003 and not known.
+        assert_eq!(order(&config, &switchboard, asked("m"), 1), "bcad");
+    }
+
+    #[test]
+    fn what_was_measured_orders_and_what_was_not_comes_last() {
+        for (selector, expected) in [
+            ("latency", "bdac"),
+            ("performance", "dabc"),
+            ("e2e_performance", "dbac"),
+            ("in_order", "abcd"),
+            ("quota", "abcd"),
+        ] {
+            let (config, switchboard) = four(selector, "");
+            measure(&switchboard, "a", 120, 900.0, 1);
+            measure(&switchboard, "b", 100, 10.0, 2);
+            measure(&switchboard, "d", 300, 100.0, 3);
+            let order = order(&config, &switchboard, asked("m"), 1);
+            assert_eq!(order, expected, "{selector}");
+        }
+    }
+
+    #[test]
+    fn usage_prefers_what_was_used_least_in_a_day() {
+        let (config, switchboard) = four("usage", "");
+        for (model, times) in [("a", 3), ("b", 1), ("c", 2), ("d", 2)] {
+            let standing = switchboard.standings.of(&"p".into(), &model.into());
+            standing.window.used(900, times);
+        }
+        assert_eq!(order(&config, &switchboard, asked("m"), 1), "bcda");
+    }
+
+    #[test]
+    fn random_puts_every_target_first_in_proportion_to_its_weight() {
+        let (config, switchboard) = four("random", "");
+        let mut first: HashMap<char, u32> = HashMap::new();
+        for seed in 0..5000 {
+            let order = order(&config, &switchboard, asked("m"), seed);
+            assert_eq!(order.len(), 4);
+            *first.entry(order.chars().next().unwrap()).or_default() += 1;
+        }
+        for (model, count) in first {
+            let expected = if model == 'c' { 2000 } else { 1000 };
+            assert!(count.abs_diff(expected) < 120, "{model}: {count}");
+        }
+    }
+
+    #[test]
+    fn api_match_puts_first_who_speaks_the_clients_protocol() {
+        let (config, switchboard) = four("in_order", "priority: api_match");
+        let asking = |protocol| Asked {
+            protocol,
+            ..asked("m")
+        };
+        let order = |protocol| order(&config, &switchboard, asking(protocol), 1);
+        assert_eq!(order(Protocol::Chat), "acdb");
+        assert_eq!(order(Protocol::Messages), "bcad");
+        assert_eq!(order(Protocol::Gemini), "abcd");
+    }
+
+    #[test]
+    fn exploration_measures_the_unknown_first_and_then_the_oldest() {
+        let (mut config, switchboard) = four("performance", "");
+        config.exploration.performance = 1.0;
+        measure(&switchboard, "a", 300, 10.0, 5);
+        measure(&switchboard, "b", 200, 10.0, 6);
+        measure(&switchboard, "d", 100, 10.0, 7);
+        assert_eq!(order(&config, &switchboard, asked("m"), 1), "cabd");
+        measure(&switchboard, "c", 50, 10.0, 8);
+        assert_eq!(order(&config, &switchboard, asked("m"), 1), "abdc");
+        measure(&switchboard, "a", 300, 10.0, 9);
+        assert_eq!(order(&config, &switchboard, asked("m"), 1), "badc");
+    }
+
+    #[test]
+    fn what_rests_is_passed_over_and_told_and_a_conversation_leaves_it() {
+        let (config, switchboard) = four("in_order", "");
+        let key = &config.keys["k"];
+        let resolve = |now| {
+            let asked = Asked { now, ..asked("m") };
+            switchboard
+                .resolve(&config, key, asked, &mut Dice::new(1))
+                .unwrap()
+        };
+        let first = resolve(1000);
+        let candidate = first.candidates().next().unwrap();
+        let trial = Trial::begin(&candidate.standing, candidate.rules, 1000).unwrap();
+        let blame = Blame {
+            asked: Some(Duration::from_secs(9)),
+            limited: true,
+            stall: false,
+            message: "429",
+        };
+        trial.failed(1000, Some(blame)).unwrap();
+        let mut second = resolve(2000);
+        assert!(!second.prefer(candidate.standing.number));
+        let order: String = second.candidates().map(|c| &*c.model).collect();
+        assert_eq!(order, "bcd");
+        let resting: Vec<_> = second.resting().collect();
+        assert_eq!(resting.len(), 1);
+        assert_eq!(resting[0].1.to_string(), "on cooldown for another 8 s");
+        assert!(resolve(10_000).prefer(candidate.standing.number));
+        assert!(first.len() == 4 && !first.is_empty());
     }
 }

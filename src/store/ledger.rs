@@ -9,14 +9,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
 
+use super::cooldowns;
 use super::names::{Interner, Names};
-use super::row::{ErrorRow, UsageRow};
+use super::responses::{self, Load, ResponseRow};
+use super::row::{CooldownRow, ErrorRow, UsageRow};
 
 /// One row on its way.
 #[derive(Debug)]
 pub(super) enum Row {
     Usage(Box<UsageRow>),
     Error(Box<ErrorRow>),
+    Cooldown(Box<CooldownRow>),
+    /// The load is held for its drop.
+    Response(
+        Box<ResponseRow>,
+        #[expect(dead_code, reason = "held for its drop")] Load,
+    ),
 }
 
 /// What became of a batch that was committed.
@@ -119,6 +127,7 @@ impl Ledger {
         let mut pen = Pen {
             usage: connection.prepare_cached(INSERT_USAGE)?,
             error: connection.prepare_cached(INSERT_ERROR)?,
+            response: connection.prepare_cached(responses::INSERT)?,
             names: self.names.within(connection)?,
             sequence: &mut self.sequence,
             hours: HashMap::new(),
@@ -128,6 +137,8 @@ impl Ledger {
             let result = match row {
                 Row::Usage(row) => pen.usage(row),
                 Row::Error(row) => pen.error(row),
+                Row::Cooldown(row) => cooldowns::write(connection, row),
+                Row::Response(row, _) => responses::insert(&mut pen.response, row),
             };
             match result {
                 Ok(()) => {}
@@ -180,6 +191,7 @@ const COUNT_HOUR: &str = "INSERT INTO usage_hours (hour, key_id, rows) VALUES (?
 struct Pen<'a> {
     usage: CachedStatement<'a>,
     error: CachedStatement<'a>,
+    response: CachedStatement<'a>,
     names: Interner<'a>,
     sequence: &'a mut i64,
     hours: HashMap<(i64, i64), i64>,

@@ -7,12 +7,15 @@
 //!
 //! Nothing here knows HTTP.
 
+mod cooldowns;
 mod error;
 mod failures;
 mod ledger;
+mod measurements;
 mod names;
 mod open;
 mod record;
+mod responses;
 pub mod row;
 mod schema;
 mod usage;
@@ -30,15 +33,20 @@ use uuid::Uuid;
 pub use error::{OpenError, StoreError};
 pub use failures::ErrorPage;
 pub use record::{Record, project};
+pub use responses::{ResponseRow, StoredResponse};
 pub use usage::{Bound, SortBy, UsagePage, UsageQuery, parse_instant};
 pub use writer::Writer;
 
 use crate::metrics::Metrics;
 use open::Readers;
+use row::{CooldownRow, Measurement};
 use writer::{Retention, Task, Work};
 
 /// How long a change waits for the writer.
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long looking for an answer waits for the writer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long deleting many rows may take.
 const PRUNE_LIMIT: Duration = Duration::from_secs(600);
@@ -251,6 +259,65 @@ impl Store {
     pub fn delete_errors_older_than(&self, before_ms: i64) -> Result<u64, StoreError> {
         let work = Work::Sliced(writer::prune_errors(before_ms));
         self.writer.ask(work, PRUNE_LIMIT)
+    }
+
+    /// Targets' rests that last beyond that millisecond.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn cooldowns(&self, now_ms: i64) -> Result<Vec<CooldownRow>, StoreError> {
+        self.readers
+            .read(|connection| cooldowns::standing(connection, now_ms))
+    }
+
+    /// What the newest requests of the 24 hours before that millisecond say
+    /// about their targets, oldest first; bounded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn measurements(&self, now_ms: i64) -> Result<Vec<Measurement>, StoreError> {
+        self.readers
+            .read(|connection| measurements::recent(connection, now_ms))
+    }
+
+    /// The kept answer of that id, if that key made it and it has not expired at
+    /// `now_ms`. One that was handed over a moment ago is found, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn response(
+        &self,
+        id: &str,
+        key: &str,
+        now_ms: i64,
+    ) -> Result<Option<StoredResponse>, StoreError> {
+        let read = || {
+            self.readers
+                .read(|connection| responses::by_id(connection, id, key, now_ms))
+        };
+        match read()? {
+            None => {
+                self.flush(ANSWER_LIMIT)?;
+                read()
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Forgets the answer of that id if that key made it; returns how many rows
+    /// went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`].
+    pub fn delete_response(&self, id: &str, key: &str) -> Result<u64, StoreError> {
+        let (id, key) = (id.to_owned(), key.to_owned());
+        self.change(Box::new(move |connection| {
+            responses::delete(connection, &id, &key)
+        }))
     }
 
     fn change(&self, task: Task) -> Result<u64, StoreError> {

@@ -148,6 +148,44 @@ impl<'a> From<&'a UsageRow> for Observation<'a> {
     }
 }
 
+/// A target's rest: kept while it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CooldownRow {
+    /// The provider.
+    pub provider: Arc<str>,
+    /// The model; empty is all of the provider's.
+    pub model: Arc<str>,
+    /// When it is over, milliseconds since the epoch; `None` forgets it.
+    pub until_ms: Option<i64>,
+    /// Failures in a row that led to it.
+    pub failures: u32,
+    /// Whether the target only said that it had too much to do.
+    pub limited: bool,
+    /// The last failure.
+    pub message: Box<str>,
+}
+
+/// What a finished request says about the target that it went to last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// The provider.
+    pub provider: Arc<str>,
+    /// The model.
+    pub model: Arc<str>,
+    /// When the request began, milliseconds since the epoch.
+    pub start_ms: i64,
+    /// Whether it was answered to the end.
+    pub answered: bool,
+    /// Whether as a stream.
+    pub streamed: bool,
+    /// Tokens written.
+    pub tokens: u64,
+    /// From the request's arrival to the answer's end.
+    pub duration_ms: f64,
+    /// From the request's arrival to the first content.
+    pub ttft_ms: Option<f64>,
+}
+
 /// A failure, with what is needed to find its cause. Secrets never get here.
 #[derive(Clone, Debug)]
 #[allow(

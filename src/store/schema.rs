@@ -51,7 +51,21 @@ fn number(connection: &Connection, pragma: &str) -> Result<i64, rusqlite::Error>
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-const STEPS: &[&str] = &[USAGE_AND_ERRORS];
+const STEPS: &[&str] = &[USAGE_AND_ERRORS, RESPONSES, COOLDOWNS];
+
+/// Targets' rests while they last; an empty model is a whole provider. Few and
+/// small: names are written out.
+const COOLDOWNS: &str = "
+CREATE TABLE cooldowns (
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    until_ms INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    limited INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (provider, model)
+) WITHOUT ROWID;
+";
 
 /// `usage.id` is the request's start in milliseconds, shifted left by 20 bits,
 /// plus a number that tells the requests of one millisecond apart: the default
@@ -132,6 +146,23 @@ CREATE INDEX errors_by_request ON errors (request_id);
 CREATE INDEX errors_by_date ON errors (date_ms);
 ";
 
+/// Answers that clients may come back to. Ids are made unique by whoever makes
+/// them; the key is the name of the one that may see the row.
+const RESPONSES: &str = "
+CREATE TABLE responses (
+    id TEXT PRIMARY KEY,
+    key TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    upstream INTEGER NOT NULL,
+    previous TEXT,
+    input BLOB NOT NULL,
+    response BLOB NOT NULL
+);
+CREATE INDEX responses_by_expiry ON responses (expires_ms);
+";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +187,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, Path::new("x")).unwrap();
         migrate(&mut connection, Path::new("x")).unwrap();
-        assert_eq!(number(&connection, "user_version").unwrap(), 1);
+        let steps = i64::try_from(STEPS.len()).unwrap();
+        assert_eq!(number(&connection, "user_version").unwrap(), steps);
     }
 }

@@ -19,7 +19,8 @@ use rusqlite::Connection;
 
 use super::error::StoreError;
 use super::ledger::{Ledger, Row};
-use super::row::{ErrorRow, UsageRow};
+use super::responses::{self, Load, ResponseRow, Waiting};
+use super::row::{CooldownRow, ErrorRow, UsageRow};
 use super::{failures, usage};
 use crate::metrics::Metrics;
 
@@ -66,6 +67,8 @@ impl Retention {
         if self.error_days > 0 {
             chores.push(Chore::unasked(prune_errors(before(self.error_days))));
         }
+        // Answers know themselves when they expire.
+        chores.push(Chore::unasked(prune_responses(now_ms)));
         chores
     }
 }
@@ -84,6 +87,11 @@ pub(super) fn prune_errors(before_ms: i64) -> Task {
     Box::new(move |connection| failures::delete_slice(connection, before_ms, SLICE))
 }
 
+/// Deletes a slice of the answers that have expired.
+fn prune_responses(now_ms: i64) -> Task {
+    Box::new(move |connection| responses::delete_slice(connection, now_ms, SLICE))
+}
+
 /// What the writer is asked for, and waited for.
 pub(super) enum Work {
     /// All rows sent before are committed.
@@ -100,6 +108,8 @@ pub(super) enum Work {
 enum Message {
     Usage(Box<UsageRow>),
     Error(Box<ErrorRow>),
+    Cooldown(Box<CooldownRow>),
+    Response(Box<ResponseRow>, Load),
     Job(Box<Job>),
 }
 
@@ -125,6 +135,7 @@ impl Job {
 pub struct Writer {
     sender: Sender<Message>,
     dropped: Arc<AtomicU64>,
+    answers: Waiting,
     metrics: Arc<Metrics>,
 }
 
@@ -148,6 +159,21 @@ impl Writer {
     /// counted.
     pub fn error(&self, row: Box<ErrorRow>) {
         self.hand_over(Message::Error(row));
+    }
+
+    /// Hands over what became of a target's rest. If the queue is full, it is
+    /// dropped and counted, and a restart forgets that rest.
+    pub fn cooldown(&self, row: Box<CooldownRow>) {
+        self.hand_over(Message::Cooldown(row));
+    }
+
+    /// Hands over an answer to keep. If the queue is full, or more than 64 MiB of
+    /// answers wait, it is dropped and counted.
+    pub fn response(&self, row: Box<ResponseRow>) {
+        match self.answers.load(&row) {
+            Some(load) => self.hand_over(Message::Response(row, load)),
+            None => self.count_drop(),
+        }
     }
 
     /// Rows dropped since the store was opened.
@@ -185,9 +211,13 @@ impl Writer {
 
     fn hand_over(&self, message: Message) {
         if self.sender.try_send(message).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.metrics.row_dropped();
+            self.count_drop();
         }
+    }
+
+    fn count_drop(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.metrics.row_dropped();
     }
 }
 
@@ -215,6 +245,7 @@ fn prepare(
     let writer = Writer {
         sender,
         dropped: Arc::default(),
+        answers: Waiting::default(),
         metrics: Arc::clone(&metrics),
     };
     let now = Instant::now();
@@ -323,6 +354,8 @@ impl Scribe {
                 Row::Usage(row)
             }
             Message::Error(row) => Row::Error(row),
+            Message::Cooldown(row) => Row::Cooldown(row),
+            Message::Response(row, load) => Row::Response(row, load),
             Message::Job(job) => {
                 self.job = Some(job);
                 return;
@@ -696,7 +729,7 @@ mod tests {
         assert!(scribe.chores.is_empty(), "not due yet");
         scribe.retention_due = Instant::now();
         scribe.start_retention();
-        assert_eq!(scribe.chores.len(), 1);
+        assert_eq!(scribe.chores.len(), 2);
         assert!(scribe.work_off());
         assert_eq!(errors(&scribe), 11);
         assert!(scribe.work_off());
@@ -707,7 +740,9 @@ mod tests {
 
     #[test]
     fn zero_days_keep_for_ever() {
-        assert!(Retention::default().chores(now_ms()).is_empty());
+        let expired_answers = 1;
+        let chores = Retention::default().chores(now_ms());
+        assert_eq!(chores.len(), expired_answers);
     }
 
     #[test]

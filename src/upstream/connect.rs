@@ -42,7 +42,6 @@ impl Connector {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
-        http.set_connect_timeout(Some(timeout));
         http.set_keepalive(Some(Duration::from_secs(30)));
         Self {
             http,
@@ -53,24 +52,32 @@ impl Connector {
     }
 
     /// Connects to the host of `uri`. The second value says whether HTTP/2
-    /// was negotiated.
-    pub(super) async fn connect(&self, uri: Uri) -> io::Result<(Stream, bool)> {
-        let opening = self.open(uri);
-        match tokio::time::timeout(self.timeout, opening).await {
+    /// was negotiated. `limit` goes before the connector's own time limit.
+    pub(super) async fn connect(
+        &self,
+        uri: Uri,
+        limit: Option<Duration>,
+    ) -> io::Result<(Stream, bool)> {
+        let limit = limit.unwrap_or(self.timeout);
+        let opening = self.open(uri, limit);
+        match tokio::time::timeout(limit, opening).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("no connection within {} s", self.timeout.as_secs_f32()),
+                format!("no connection within {} s", limit.as_secs_f32()),
             )),
         }
     }
 
-    async fn open(&self, uri: Uri) -> io::Result<(Stream, bool)> {
+    async fn open(&self, uri: Uri, limit: Duration) -> io::Result<(Stream, bool)> {
+        let mut http = self.http.clone();
+        // Shared out between a host's addresses.
+        http.set_connect_timeout(Some(limit));
         if uri.scheme() == Some(&http::uri::Scheme::HTTP) {
-            let stream = self.http.clone().call(uri).await.map_err(into_io)?;
+            let stream = http.call(uri).await.map_err(into_io)?;
             return Ok((Stream::new(MaybeHttpsStream::Http(stream)), false));
         }
-        let mut https = HttpsConnector::from((self.http.clone(), self.tls_config()));
+        let mut https = HttpsConnector::from((http, self.tls_config()));
         let stream = https.call(uri).await.map_err(boxed_into_io)?;
         let h2 = stream.connected().is_negotiated_h2();
         Ok((Stream::new(stream), h2))

@@ -8,6 +8,7 @@
 mod body;
 mod connect;
 mod gate;
+mod learned;
 mod pool;
 mod request;
 mod stream;
@@ -15,6 +16,7 @@ mod verdict;
 
 pub use body::{RequestBody, UpstreamBody};
 pub use connect::Connector;
+pub use learned::{Asked, Learned};
 pub use pool::{Client, SendError, Wire};
-pub use request::{Outbound, suffix};
+pub use request::{COUNT, Outbound, suffix};
 pub use verdict::{Failure, FailureKind, RawAnswer, relay_headers};

@@ -242,7 +242,9 @@ impl Client {
     /// answer came is replaced once by a new one, with the request built again
     /// by `build`; nothing else is ever sent twice.
     ///
-    /// Dropping the future closes the connection it was using.
+    /// `connect` limits the time for a new connection to come about, where it is
+    /// not the connector's own limit. Dropping the future closes the connection
+    /// it was using.
     ///
     /// # Errors
     ///
@@ -251,6 +253,7 @@ impl Client {
     pub async fn send(
         &self,
         origin: (&Scheme, &Authority),
+        connect: Option<Duration>,
         build: &(dyn Fn(Wire) -> Request<RequestBody> + Send + Sync),
     ) -> Result<Response<UpstreamBody>, SendError> {
         let home = self.home(origin);
@@ -268,19 +271,20 @@ impl Client {
             }
         }
         // Boxed: the room for a handshake would be part of every request.
-        Box::pin(self.send_on_new(origin, &home, build)).await
+        Box::pin(self.send_on_new(origin, connect, &home, build)).await
     }
 
     async fn send_on_new(
         &self,
         origin: (&Scheme, &Authority),
+        connect: Option<Duration>,
         home: &Arc<Home>,
         build: &(dyn Fn(Wire) -> Request<RequestBody> + Send + Sync),
     ) -> Result<Response<UpstreamBody>, SendError> {
         let uri = origin_uri(origin).map_err(SendError::Connect)?;
         let (stream, h2) = self
             .connector
-            .connect(uri)
+            .connect(uri, connect)
             .await
             .map_err(SendError::Connect)?;
         if h2 {

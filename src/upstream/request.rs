@@ -27,6 +27,7 @@ pub struct Outbound<'a> {
     client_headers: &'a HeaderMap,
     suffix: Cow<'static, str>,
     frames: Vec<bytes::Bytes>,
+    method: Method,
 }
 
 impl<'a> Outbound<'a> {
@@ -47,7 +48,15 @@ impl<'a> Outbound<'a> {
             client_headers,
             suffix,
             frames,
+            method: Method::POST,
         }
+    }
+
+    /// The same with another method.
+    #[must_use]
+    pub fn with_method(mut self, method: Method) -> Self {
+        self.method = method;
+        self
     }
 
     /// Where it goes.
@@ -99,11 +108,22 @@ impl<'a> Outbound<'a> {
         bare.map(<[u8]>::to_vec).collect()
     }
 
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[bytes::Bytes] {
+        &self.frames
+    }
+
+    /// Another body is sent.
+    pub fn set_body(&mut self, frames: Vec<bytes::Bytes>) {
+        self.frames = frames;
+    }
+
     /// The request for one connection. Frames are shared, not copied.
     #[must_use]
     pub fn build(&self, wire: Wire) -> Request<RequestBody> {
         let mut request = Request::new(RequestBody::new(self.frames.clone()));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers();
         *request.uri_mut() = self.uri(wire);
         if wire == Wire::H2 {
@@ -214,6 +234,9 @@ fn routes_caches(name: &str) -> bool {
     )
 }
 
+/// The action of counting a request's tokens, in Gemini's word.
+pub const COUNT: &str = "countTokens";
+
 /// What is appended to a base URL's path for a protocol. For Gemini that is
 /// `/models/{model}:{action}`, with the model's name escaped for a path and the
 /// client's query without its key.
@@ -226,6 +249,9 @@ pub fn suffix(
 ) -> Cow<'static, str> {
     Cow::Borrowed(match protocol {
         Protocol::Chat => "/chat/completions",
+        Protocol::Responses if action == "compact" => "/responses/compact",
+        Protocol::Responses if action == COUNT => "/responses/input_tokens",
+        Protocol::Messages if action == COUNT => "/messages/count_tokens",
         Protocol::Responses => "/responses",
         Protocol::Messages => "/messages",
         Protocol::Completions => "/completions",

@@ -9,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use super::pool::SendError;
 use crate::config::Failover;
 use crate::protocol::error::{ErrorClass, UpstreamError};
+use crate::routing::standing::Blame;
 
 /// What kind of thing went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub enum FailureKind {
     Status,
     /// A 2xx answer that carried an error, or nothing that can be read.
     Answer,
+    /// A 2xx answer with nothing in it.
+    Empty,
+    /// No output in the time that the configuration gives it.
+    Stall,
 }
 
 /// An attempt that did not answer.
@@ -116,7 +121,10 @@ impl Failure {
     #[must_use]
     pub fn may_go_on(&self, failover: &Failover) -> bool {
         match self.kind {
-            FailureKind::Timeout | FailureKind::Answer => true,
+            FailureKind::Timeout
+            | FailureKind::Answer
+            | FailureKind::Empty
+            | FailureKind::Stall => true,
             FailureKind::Connect | FailureKind::Network => {
                 let text = self.error.message.to_ascii_lowercase();
                 failover
@@ -144,6 +152,46 @@ impl Failure {
         }
     }
 
+    /// What speaks for giving the target a rest: `None` for what is the request's
+    /// own fault, or might be.
+    #[must_use]
+    pub fn blame(&self) -> Option<Blame<'_>> {
+        let faulty = match self.kind {
+            FailureKind::Empty => false,
+            FailureKind::Status => self.status_is_faulty(),
+            FailureKind::Answer => !is_clients(self.error.class),
+            _ => true,
+        };
+        if !faulty || speaks_of_deadline(&self.error.message) {
+            return None;
+        }
+        let limited = matches!(
+            self.error.class,
+            ErrorClass::RateLimited | ErrorClass::Quota
+        ) || self.status == Some(StatusCode::TOO_MANY_REQUESTS);
+        Some(Blame {
+            asked: self.error.retry_after,
+            limited,
+            stall: self.kind == FailureKind::Stall,
+            message: &self.error.message,
+        })
+    }
+
+    fn status_is_faulty(&self) -> bool {
+        if self.error.class == ErrorClass::ContentBlocked {
+            return false;
+        }
+        match self.status.map_or(0, |status| status.as_u16()) {
+            400 => matches!(
+                self.error.class,
+                ErrorClass::Quota | ErrorClass::UpstreamAuth
+            ),
+            401..=404 | 408 | 429 => true,
+            405..=499 => false,
+            _ => true,
+        }
+    }
+
     /// The short tag of an attempt in messages: a status, or a word.
     #[must_use]
     pub fn tag(&self) -> String {
@@ -151,9 +199,30 @@ impl Failure {
             (Some(status), FailureKind::Status) => status.as_u16().to_string(),
             (_, FailureKind::Timeout) => "timeout".into(),
             (_, FailureKind::Answer) => "bad answer".into(),
+            (_, FailureKind::Empty) => "empty".into(),
+            (_, FailureKind::Stall) => "stall".into(),
             _ => "network".into(),
         }
     }
+}
+
+/// Errors that the same request would meet at any target.
+const fn is_clients(class: ErrorClass) -> bool {
+    matches!(
+        class,
+        ErrorClass::InvalidRequest
+            | ErrorClass::Unsupported
+            | ErrorClass::ContextLength
+            | ErrorClass::ContentBlocked
+            | ErrorClass::TooLarge
+    )
+}
+
+/// The client's own deadline, passed on by it, is no fault of the target's.
+fn speaks_of_deadline(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let phrases = ["deadline expired", "deadline_exceeded", "deadline exceeded"];
+    phrases.iter().any(|phrase| message.contains(phrase))
 }
 
 /// The names that operators know network errors by, for `retryableErrors`.

@@ -19,6 +19,7 @@
 pub(crate) mod client;
 pub(crate) mod dialect;
 pub(crate) mod media;
+pub(crate) mod talk;
 pub(crate) mod upstream;
 
 use std::net::SocketAddr;
@@ -50,7 +51,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// one over all of them, and one key.
 pub(crate) const FILE: &str = "\
 providers:
-  chat: { api_base_url: 'http://SIMULATOR/v1', api_key: up-chat }
+  chat: { api_base_url: { chat: 'http://SIMULATOR/v1', completions: 'http://SIMULATOR/v1' }, api_key: up-chat }
   messages: { api_base_url: { messages: 'http://SIMULATOR/v1' }, api_key: up-messages }
   responses: { api_base_url: { responses: 'http://SIMULATOR/v1' }, api_key: up-responses }
   gemini: { api_base_url: { gemini: 'http://SIMULATOR' }, api_key: up-gemini }
@@ -217,6 +218,19 @@ impl Gateway {
     /// The running server.
     pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().expect("it is running")
+    }
+
+    /// Stops, and starts again with the same file and the same database.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.stop(PATIENCE), "nothing is under way");
+        self.app.store.flush(PATIENCE).unwrap();
+        let live = Live::open(Some(self.path()), environment(&[])).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let store = Store::open(&live.load().store.path, Options::default()).unwrap();
+        self.app = App::new(live, store, metrics, telemetry(), Vec::new());
+        let server = Server::start(&self.app, 1).unwrap();
+        self.address = server.address();
+        self.server = Some(server);
     }
 
     /// Stops; what was begun may go on for `limit`. True when nothing had to

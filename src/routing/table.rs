@@ -1,0 +1,277 @@
+//! What each model name leads to, worked out once for a configuration.
+//!
+//! Requests share a route: choosing among its candidates copies numbers only.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::permit::Permits;
+use super::price::price;
+use super::standing::{Rules, Standing, Standings};
+use crate::config::{Alias, Config, Provider, ProviderModel, Selector, Target, TargetGroup};
+use crate::protocol::Protocol;
+
+/// Most candidates of a route: their places are numbers of 16 bits.
+const MOST: usize = 1 << 16;
+
+/// A target that may be considered.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Who would serve it.
+    pub provider: Arc<Provider>,
+    /// The model's name there.
+    pub model: Arc<str>,
+    /// What the provider's list says of it, when it is listed.
+    pub listed: Option<Arc<ProviderModel>>,
+    /// How it stands.
+    pub standing: Arc<Standing>,
+    /// What the configuration says about using it.
+    pub rules: Rules,
+    /// Its share of a random choice.
+    pub weight: f32,
+    /// US dollars for a request to compare by.
+    pub price: Option<f32>,
+    /// A bit for each protocol that it speaks.
+    speaks: u16,
+}
+
+impl Candidate {
+    /// Whether it speaks that protocol without translation.
+    #[must_use]
+    pub const fn speaks(&self, protocol: Protocol) -> bool {
+        self.speaks & bit(protocol) != 0
+    }
+}
+
+const fn bit(protocol: Protocol) -> u16 {
+    1 << (protocol as u16)
+}
+
+/// Candidates that are ordered among themselves.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// How.
+    pub selector: Selector,
+    /// Which of the route's candidates.
+    pub members: Range<usize>,
+}
+
+/// What a model name leads to.
+#[derive(Debug)]
+pub struct Route {
+    /// The alias's id, or the whole `direct/...` name.
+    pub canonical: Arc<str>,
+    /// The alias, unless a provider was named directly.
+    pub alias: Option<Arc<Alias>>,
+    /// Exhausted in order.
+    pub groups: Vec<Group>,
+    /// Group after group; no target is there twice.
+    pub candidates: Vec<Candidate>,
+}
+
+/// All routes of a configuration.
+#[derive(Debug)]
+pub struct Table {
+    /// Which configuration.
+    pub revision: u64,
+    routes: HashMap<Arc<str>, Arc<Route>>,
+    keys: HashMap<Arc<str>, Arc<Permits>>,
+}
+
+impl Table {
+    /// Works out the routes of `config`. Keys keep the permits that `before`
+    /// has given out.
+    #[must_use]
+    pub fn new(config: &Config, standings: &Standings, before: Option<&Self>) -> Self {
+        let route = |alias: &Arc<Alias>| {
+            let mut builder = Builder::new(config, standings);
+            builder.alias(alias);
+            (Arc::clone(&alias.id), builder.route(&alias.id, Some(alias)))
+        };
+        let own: HashMap<Arc<str>, Arc<Route>> = config.aliases.values().map(route).collect();
+        let named = config.alias_names().filter_map(|name| {
+            let route = own.get(&config.alias(name)?.id)?;
+            Some((Arc::from(name), Arc::clone(route)))
+        });
+        let routes = named.collect();
+        let limited = config
+            .keys
+            .values()
+            .filter(|key| key.max_concurrency.is_some());
+        let permits = |name: &Arc<str>| {
+            let known = before.and_then(|before| before.keys.get(name));
+            known.map_or_else(|| Permits::new(standings.returns()), Arc::clone)
+        };
+        let keys = limited.map(|key| (Arc::clone(&key.name), permits(&key.name)));
+        Self {
+            revision: config.revision,
+            routes,
+            keys: keys.collect(),
+        }
+    }
+
+    /// What that name of an alias leads to.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// The permits of a key that has a limit.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&Arc<Permits>> {
+        self.keys.get(name)
+    }
+
+    /// Every alias's route, in no order, additional names left out.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let all = self.routes.iter();
+        all.filter(|(name, route)| **name == route.canonical)
+            .map(|(_, route)| route)
+    }
+}
+
+/// The route to one group of an alias.
+pub(super) fn to_group(
+    config: &Config,
+    standings: &Standings,
+    whole: &str,
+    alias: &Arc<Alias>,
+    group: &TargetGroup,
+) -> Arc<Route> {
+    let mut builder = Builder::new(config, standings);
+    builder.group(group);
+    builder.route(&whole.into(), Some(alias))
+}
+
+/// The route to one model of a provider.
+pub(super) fn to_model(
+    config: &Config,
+    standings: &Standings,
+    whole: &str,
+    provider: &Arc<Provider>,
+    model: &str,
+) -> Arc<Route> {
+    let mut builder = Builder::new(config, standings);
+    builder.model(&provider.id, model, 1.0);
+    builder.end_group(&"".into(), Selector::InOrder, 0);
+    builder.route(&whole.into(), None)
+}
+
+/// Gathers candidates group by group: a group's own targets, then those of the
+/// aliases it names. The first mention of a target wins; an alias is visited
+/// once, which is also what guards against cycles.
+struct Builder<'a> {
+    config: &'a Config,
+    standings: &'a Standings,
+    groups: Vec<Group>,
+    candidates: Vec<Candidate>,
+    visited: Vec<Arc<str>>,
+}
+
+impl<'a> Builder<'a> {
+    const fn new(config: &'a Config, standings: &'a Standings) -> Self {
+        Self {
+            config,
+            standings,
+            groups: Vec::new(),
+            candidates: Vec::new(),
+            visited: Vec::new(),
+        }
+    }
+
+    fn route(self, canonical: &Arc<str>, alias: Option<&Arc<Alias>>) -> Arc<Route> {
+        Arc::new(Route {
+            canonical: Arc::clone(canonical),
+            alias: alias.map(Arc::clone),
+            groups: self.groups,
+            candidates: self.candidates,
+        })
+    }
+
+    fn alias(&mut self, alias: &Alias) {
+        if self.visited.contains(&alias.id) {
+            return;
+        }
+        self.visited.push(Arc::clone(&alias.id));
+        for group in &alias.groups {
+            self.group(group);
+        }
+    }
+
+    fn group(&mut self, group: &TargetGroup) {
+        let start = self.candidates.len();
+        for target in &group.targets {
+            if let Target::Model {
+                provider,
+                model,
+                enabled: true,
+                weight,
+            } = target
+            {
+                self.model(provider, model, *weight);
+            }
+        }
+        self.end_group(&group.name, group.selector, start);
+        for target in &group.targets {
+            if let Target::Alias {
+                alias,
+                enabled: true,
+            } = target
+                && let Some(alias) = self.config.alias(alias)
+            {
+                self.alias(alias);
+            }
+        }
+    }
+
+    fn end_group(&mut self, name: &Arc<str>, selector: Selector, start: usize) {
+        if start < self.candidates.len() {
+            self.groups.push(Group {
+                name: Arc::clone(name),
+                selector,
+                members: start..self.candidates.len(),
+            });
+        }
+    }
+
+    fn model(&mut self, provider: &str, model: &str, weight: f64) {
+        let provider = self.config.provider(provider);
+        let Some(provider) = provider.filter(|provider| provider.enabled) else {
+            return;
+        };
+        let known = self
+            .candidates
+            .iter()
+            .any(|known| known.provider.id == provider.id && &*known.model == model);
+        if known || self.candidates.len() >= MOST {
+            return;
+        }
+        let (model, listed) = match provider.models.get_key_value(model) {
+            Some((name, listed)) => (Arc::clone(name), Some(Arc::clone(listed))),
+            None => (Arc::from(model), None),
+        };
+        let limit = listed.as_ref().and_then(|listed| listed.max_concurrency);
+        let pricing = listed.as_ref().and_then(|listed| listed.pricing.as_ref());
+        self.candidates.push(Candidate {
+            standing: self.standings.of(&provider.id, &model),
+            rules: Rules::of(self.config.cooldown, provider, limit),
+            weight: weight as f32,
+            price: price(provider, pricing).map(|price| price as f32),
+            speaks: spoken(provider, listed.as_deref()),
+            provider: Arc::clone(provider),
+            model,
+            listed,
+        });
+    }
+}
+
+/// The protocols of the provider's endpoints, narrowed by the model's own list.
+fn spoken(provider: &Provider, listed: Option<&ProviderModel>) -> u16 {
+    let via = listed.map_or(&[][..], |listed| &listed.access_via);
+    let protocols = provider.endpoints.iter().map(|endpoint| endpoint.protocol);
+    let reachable = protocols.filter(|spoken| via.is_empty() || via.contains(spoken));
+    reachable.fold(0, |bits, protocol| bits | bit(protocol))
+}

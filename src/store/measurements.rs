@@ -1,0 +1,44 @@
+//! What the newest usage rows say about the targets they name.
+
+use rusqlite::Connection;
+
+use super::ledger::{HOUR_MS, first_id, millisecond};
+use super::row::Measurement;
+
+/// Most rows that are looked at; they take some 20 ms.
+const MOST: u32 = 20_000;
+
+/// The newest finished requests of 24 hours, oldest first.
+pub(super) fn recent(
+    connection: &Connection,
+    now_ms: i64,
+) -> Result<Vec<Measurement>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM (SELECT usage.id, provider.text, model.text, status.text, streamed,
+         coalesce(output, 0) + coalesce(reasoning, 0), duration_us, ttft_us FROM usage
+         JOIN names AS provider ON provider.id = provider_id
+         JOIN names AS model ON model.id = model_id
+         JOIN names AS status ON status.id = status_id
+         WHERE usage.id >= ?1 ORDER BY usage.id DESC LIMIT ?2) ORDER BY 1",
+    )?;
+    let from = first_id(now_ms.saturating_sub(24 * HOUR_MS));
+    let rows = statement.query_map(rusqlite::params![from, MOST], |row| {
+        let status: String = row.get(3)?;
+        let tokens: i64 = row.get(5)?;
+        let duration: i64 = row.get(6)?;
+        let ttft: Option<i64> = row.get(7)?;
+        let measurement = Measurement {
+            provider: row.get::<_, String>(1)?.into(),
+            model: row.get::<_, String>(2)?.into(),
+            start_ms: millisecond(row.get(0)?),
+            answered: status == "success",
+            streamed: row.get(4)?,
+            tokens: u64::try_from(tokens).unwrap_or(0),
+            duration_ms: duration as f64 / 1000.0,
+            ttft_ms: ttft.map(|us| us as f64 / 1000.0),
+        };
+        // One that the client left says nothing.
+        Ok((status != "cancelled").then_some(measurement))
+    })?;
+    rows.filter_map(Result::transpose).collect()
+}

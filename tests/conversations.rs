@@ -1,0 +1,301 @@
+//! What the gateway keeps and works out for clients whose provider can't: answers of
+//! the Responses API that are gone on from, counts of tokens, legacy completions.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in helpers of tests a failure is the test's failure"
+)]
+
+mod support;
+
+use serde_json::{Map, Value, json};
+use support::dialect::Dialect;
+use support::talk::{Fact, PROVIDERS, last_body, model, told};
+use support::{Gateway, Response};
+
+const PATH: &str = "/v1/responses";
+
+fn newest_row(gateway: &Gateway, count: usize) -> Map<String, Value> {
+    gateway.rows(count).into_iter().next().unwrap()
+}
+
+fn keyed(gateway: &Gateway, key: &str, method: &str, path: &str, body: &Value) -> Response {
+    let bearer = format!("Bearer {key}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let body = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
+    gateway.request(method, path, &headers, body)
+}
+
+fn app(gateway: &Gateway, method: &str, path: &str, body: &Value) -> Response {
+    keyed(gateway, "sk-plexus-tests", method, path, body)
+}
+
+/// An answer's id, whether it came whole or as a stream.
+fn id(stream: bool, answer: &Response) -> String {
+    let response = if stream {
+        let events = Dialect::Responses.events(&answer.body).unwrap();
+        events.last().unwrap().json()["response"].clone()
+    } else {
+        answer.json()
+    };
+    assert_eq!(response["status"], "completed", "{response}");
+    response["id"].as_str().unwrap().to_owned()
+}
+
+fn said(texts: &[&str]) -> Vec<Fact> {
+    let echoed = |text: &&str| [Fact::User((*text).into()), Fact::Assistant((*text).into())];
+    let mut facts: Vec<Fact> = texts.iter().flat_map(echoed).collect();
+    facts.pop();
+    facts
+}
+
+#[test]
+fn a_conversation_goes_on_from_its_last_answer_whatever_the_provider_speaks() {
+    for provider in [Dialect::Chat, Dialect::Messages, Dialect::Gemini] {
+        for stream in [false, true] {
+            let mut gateway = Gateway::with(PROVIDERS);
+            let ask = |gateway: &Gateway, text: &str, previous: &Value| {
+                let body = json!({"model": model(provider, "echo+reasoning"), "input": text,
+                    "previous_response_id": previous, "stream": stream});
+                let answer = gateway.ask(PATH, &body).expect(200);
+                id(stream, &answer)
+            };
+            let first = ask(&gateway, "one", &Value::Null);
+            let second = ask(&gateway, "two", &json!(first));
+            assert_eq!(
+                told(provider, &last_body(&gateway)).0,
+                said(&["one", "two"])
+            );
+            gateway.restart();
+            let third = ask(&gateway, "three", &json!(second));
+            let wanted = said(&["one", "two", "three"]);
+            assert_eq!(
+                told(provider, &last_body(&gateway)).0,
+                wanted,
+                "{provider:?}"
+            );
+            // From an earlier answer, as if the later had not been.
+            ask(&gateway, "other", &json!(first));
+            assert_eq!(
+                told(provider, &last_body(&gateway)).0,
+                said(&["one", "other"])
+            );
+            assert!(![&first, &second].contains(&&third));
+        }
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_at_a_provider_of_another_protocol() {
+    let gateway = Gateway::with(PROVIDERS);
+    let mut previous = Value::Null;
+    let mut texts = Vec::new();
+    let names: Vec<String> = (0..8).map(|turn| format!("turn {turn}")).collect();
+    for (turn, text) in names.iter().enumerate() {
+        let provider = Dialect::FOUR[turn % 4];
+        texts.push(text.as_str());
+        let body = json!({"model": model(provider, "echo+reasoning"), "input": text,
+            "previous_response_id": previous});
+        let answer = gateway.ask(PATH, &body).expect(200);
+        assert_eq!(
+            told(provider, &last_body(&gateway)).0,
+            said(&texts),
+            "{provider:?}"
+        );
+        previous = json!(id(false, &answer));
+    }
+}
+
+#[test]
+fn calls_are_answered_by_their_ids_alone() {
+    let gateway = Gateway::with(PROVIDERS);
+    for provider in [Dialect::Chat, Dialect::Messages, Dialect::Gemini] {
+        let tools = json!([{"type": "function", "name": "weather", "strict": false,
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}]);
+        let ask = json!({"model": model(provider, "tools=2+reasoning"), "input": "rain?",
+            "tools": tools});
+        let answer = gateway.ask(PATH, &ask).expect(200).json();
+        let output = answer["output"].as_array().unwrap();
+        let outputs: Vec<Value> = output
+            .iter()
+            .filter(|item| item["type"] == "function_call")
+            .map(|call| json!({"type": "function_call_output", "call_id": call["call_id"], "output": "no"}))
+            .collect();
+        assert_eq!(outputs.len(), 2);
+        let ask = json!({"model": model(provider, ""), "input": outputs, "tools": tools,
+            "previous_response_id": answer["id"]});
+        gateway.ask(PATH, &ask).expect(200);
+        let facts = told(provider, &last_body(&gateway)).0;
+        assert_eq!(facts.len(), 5, "{facts:?}");
+        assert_eq!(facts[4], Fact::Result("no".into()));
+    }
+}
+
+#[test]
+fn an_item_is_said_again_by_its_id() {
+    let gateway = Gateway::with(PROVIDERS);
+    let name = model(Dialect::Messages, "echo");
+    let first = gateway
+        .ask(PATH, &json!({"model": name, "input": "one"}))
+        .expect(200)
+        .json();
+    let item = first["output"][0]["id"].clone();
+    let body = json!({"model": name, "previous_response_id": first["id"],
+        "input": [{"type": "item_reference", "id": item}, {"role": "user", "content": "two"}]});
+    gateway.ask(PATH, &body).expect(200);
+    let body = json!({"model": name, "input": [{"type": "item_reference", "id": "msg_none"}]});
+    let refused = gateway.ask(PATH, &body).expect(400);
+    assert!(
+        refused.text().contains("Item with id 'msg_none' not found"),
+        "{}",
+        refused.text()
+    );
+}
+
+#[test]
+fn what_was_kept_is_its_keys_own_until_it_is_deleted() {
+    let gateway = Gateway::with(PROVIDERS);
+    let name = model(Dialect::Messages, "echo");
+    let answer = gateway
+        .ask(PATH, &json!({"model": name, "input": "one"}))
+        .expect(200)
+        .json();
+    let id = answer["id"].as_str().unwrap();
+    let own = format!("{PATH}/{id}");
+    let none = &Value::Null;
+
+    let again = json!({"model": name, "input": "two", "previous_response_id": id});
+    let refused = keyed(&gateway, "sk-other", "POST", PATH, &again)
+        .expect(400)
+        .json();
+    assert_eq!(refused["error"]["code"], "previous_response_not_found");
+    assert_eq!(refused["error"]["param"], "previous_response_id");
+    for method in ["GET", "DELETE"] {
+        keyed(&gateway, "sk-other", method, &own, none).expect(404);
+    }
+
+    assert_eq!(app(&gateway, "GET", &own, none).expect(200).json(), answer);
+    let items = app(&gateway, "GET", &format!("{own}/input_items"), none)
+        .expect(200)
+        .json();
+    assert_eq!(items["object"], "list");
+    assert_eq!(items["data"][0]["role"], "user", "{items}");
+    assert_eq!(items["first_id"], items["data"][0]["id"]);
+    assert!(items["first_id"].is_string(), "{items}");
+    let cancel = app(&gateway, "POST", &format!("{own}/cancel"), none).expect(400);
+    assert!(
+        cancel
+            .text()
+            .contains("Cannot cancel a synchronous response.")
+    );
+    let deleted = app(&gateway, "DELETE", &own, none).expect(200).json();
+    assert_eq!(deleted["deleted"], true);
+    app(&gateway, "GET", &own, none).expect(404);
+    gateway.ask(PATH, &again).expect(400);
+}
+
+#[test]
+fn what_is_not_to_be_stored_is_not() {
+    let gateway = Gateway::with(PROVIDERS);
+    let name = model(Dialect::Gemini, "echo");
+    let body = json!({"model": name, "input": "one", "store": false});
+    let answer = gateway.ask(PATH, &body).expect(200).json();
+    assert_eq!(answer["store"], false);
+    let path = format!("{PATH}/{}", answer["id"].as_str().unwrap());
+    app(&gateway, "GET", &path, &Value::Null).expect(404);
+    let body = json!({"model": name, "input": "two", "previous_response_id": answer["id"]});
+    gateway.ask(PATH, &body).expect(400);
+}
+
+/// A question for tokens in a protocol, and where the number stands.
+fn question(client: Dialect, name: &str) -> (String, Value, &'static str) {
+    let (path, mut body) = client.ask(name, false);
+    match client {
+        Dialect::Messages => {
+            body.as_object_mut().unwrap().remove("max_tokens");
+            (format!("{path}/count_tokens"), body, "input_tokens")
+        }
+        Dialect::Responses => (format!("{path}/input_tokens"), body, "input_tokens"),
+        _ => (
+            path.replace("generateContent", "countTokens"),
+            body,
+            "totalTokens",
+        ),
+    }
+}
+
+#[test]
+fn tokens_are_counted_by_the_provider_where_it_can_and_estimated_where_it_cannot() {
+    let gateway = Gateway::with(PROVIDERS);
+    for client in [Dialect::Messages, Dialect::Responses, Dialect::Gemini] {
+        for provider in Dialect::FOUR {
+            let (path, body, field) = question(client, &model(provider, "tokens_in=4321"));
+            let before = gateway.provider.simulator.stats().requests;
+            let answer = gateway.ask(&path, &body).expect(200);
+            let place = format!("{client:?} to {provider:?}: {}", answer.text());
+            let tokens = answer.json()[field].as_u64().unwrap();
+            let asked = gateway.provider.simulator.stats().requests - before;
+            let counted =
+                provider == client || matches!(provider, Dialect::Messages | Dialect::Gemini);
+            if counted {
+                assert_eq!((tokens, asked), (4321, 1), "{place}");
+            } else {
+                assert!((1..100).contains(&tokens), "{place}");
+                let notes = answer.header("x-plexus-notes").unwrap_or_default();
+                assert!(notes.contains("token_count"), "{place}: {notes}");
+                assert_eq!(asked, 0, "{place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn legacy_completions_are_had_from_providers_that_know_none() {
+    let gateway = Gateway::with(PROVIDERS);
+    let mut rows = 0;
+    for provider in Dialect::FOUR {
+        for stream in [false, true] {
+            let name = model(provider, "echo+tokens_in=50+tokens_out=30");
+            let body = json!({"model": name, "prompt": "Once upon a time", "max_tokens": 40,
+                "stream": stream, "stream_options": if stream { json!({"include_usage": true}) } else { Value::Null }});
+            let answer = gateway.ask("/v1/completions", &body).expect(200);
+            let place = format!("{provider:?}: {}", answer.text());
+            let documents = if stream {
+                let events = Dialect::Chat.events(&answer.body).unwrap();
+                assert_eq!(events.last().unwrap().data, "[DONE]", "{place}");
+                events.iter().map(support::dialect::Event::json).collect()
+            } else {
+                vec![answer.json()]
+            };
+            let text: String = documents
+                .iter()
+                .filter_map(|document| document["choices"][0]["text"].as_str())
+                .collect();
+            assert_eq!(text, "Once upon a time", "{place}");
+            let finished = documents
+                .iter()
+                .any(|document| document["choices"][0]["finish_reason"] == "stop");
+            assert!(finished, "{place}");
+            let objects = documents.iter().filter(|document| document.is_object());
+            for document in objects {
+                assert_eq!(document["object"], "text_completion", "{place}");
+            }
+            let usage = documents
+                .iter()
+                .find(|document| document["usage"].is_object())
+                .unwrap();
+            assert_eq!(usage["usage"]["prompt_tokens"], 50, "{place}");
+            assert_eq!(usage["usage"]["completion_tokens"], 30, "{place}");
+            rows += 1;
+            let row = newest_row(&gateway, rows);
+            assert_eq!(row["incomingApiType"], "completions", "{place}");
+            assert_eq!(row["outgoingApiType"], provider.name(), "{place}");
+        }
+    }
+}
