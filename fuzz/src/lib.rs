@@ -1,6 +1,23 @@
 //! How an input of the fuzzer is taken apart: a few bytes of choices, then the
 //! text. The choices stand in front, one letter each, so that seeds can be
 //! written by hand: `0` chooses nothing.
+//!
+//! Each module below says what must hold for any input, and checks it for one.
+//! Stable Rust runs the same checks over all seeds (`tests/corpus.rs`).
+
+pub mod config;
+pub mod document_pairs;
+pub mod error;
+pub mod meter;
+pub mod opening;
+pub mod pair;
+pub mod peek;
+pub mod request_pairs;
+pub mod router;
+pub mod splice;
+pub mod sse;
+pub mod stream_pairs;
+pub mod tape;
 
 use bytes::Bytes;
 

@@ -1,0 +1,7 @@
+//! Any bytes for [`plexus_fuzz::tape`], where it says what must hold.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| plexus_fuzz::tape::check(input));
