@@ -11,7 +11,7 @@ mod support;
 use serde_json::{Map, Value, json};
 use support::dialect::Dialect;
 use support::talk::{Fact, PROVIDERS, last_body, model, told};
-use support::{Gateway, Response};
+use support::{FILE, Gateway, Response};
 
 const PATH: &str = "/v1/responses";
 
@@ -298,4 +298,21 @@ fn legacy_completions_are_had_from_providers_that_know_none() {
             assert_eq!(row["outgoingApiType"], provider.name(), "{place}");
         }
     }
+}
+
+#[test]
+fn an_answer_that_is_not_kept_does_not_say_that_it_is() {
+    let gateway = Gateway::with(&format!("{FILE}store: {{ responses: false }}\n"));
+    let asked = json!({ "model": "by-messages", "input": "hi" });
+    let answer = app(&gateway, "POST", PATH, &asked);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!(answer["store"], false);
+    let path = format!("{PATH}/{}", answer["id"].as_str().unwrap());
+    assert_eq!(app(&gateway, "GET", &path, &Value::Null).status, 404);
+    let next =
+        json!({ "model": "by-messages", "input": "on", "previous_response_id": answer["id"] });
+    let refused = app(&gateway, "POST", PATH, &next);
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["param"], "previous_response_id");
 }

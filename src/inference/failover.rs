@@ -78,7 +78,7 @@ pub(super) async fn attempt_each(
     choice: &Choice,
 ) -> Result<(Answered, String), Refusal> {
     let resolution = &choice.resolution;
-    let source = Source::new(work);
+    let source = Source::new(work, exchange.config.store.responses);
     let alias = resolution.route.alias.as_deref();
     let mut round = Round {
         core,

@@ -17,7 +17,7 @@ use crate::protocol::capabilities::Capabilities;
 use crate::protocol::estimate;
 use crate::protocol::filter::Fixups;
 use crate::protocol::ir::{self, Display, Invalid};
-use crate::protocol::json::{Fault, Tape, mended};
+use crate::protocol::json::{Fault, Tape, Value, mended};
 use crate::protocol::notes::Notes;
 use crate::protocol::translate::{
     ChatReasoning, Reply, Target, decode_question, decode_request, encode_request,
@@ -39,13 +39,16 @@ static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 /// A client's request, parsed at the first candidate that needs it.
 pub(super) struct Source<'w> {
     work: &'w Work,
+    keeps: bool,
     document: OnceLock<Result<(Bytes, Tape), Invalid>>,
 }
 
 impl<'w> Source<'w> {
-    pub(super) fn new(work: &'w Work) -> Self {
+    /// `keeps` is whether answers of the Responses API are kept.
+    pub(super) fn new(work: &'w Work, keeps: bool) -> Self {
         Self {
             work,
+            keeps,
             document: OnceLock::new(),
         }
     }
@@ -86,7 +89,7 @@ impl<'w> Source<'w> {
         };
         request.stream = self.work.streamed;
         let echo = match (self.work.ask.protocol, &self.work.chain) {
-            (Protocol::Responses, None) => responses::echo::members(root),
+            (Protocol::Responses, None) => self.echo(root),
             (Protocol::Responses, Some(_)) => self.echo_of_original(),
             _ => String::new(),
         };
@@ -107,7 +110,16 @@ impl Source<'_> {
         let body = self.work.frames.concat();
         let mut tape = Tape::new();
         let root = tape.parse_bytes(&body);
-        root.map_or_else(|_| String::new(), responses::echo::members)
+        root.map_or_else(|_| String::new(), |root| self.echo(root))
+    }
+
+    /// An answer that is not kept doesn't say that it is.
+    fn echo(&self, root: Value<'_>) -> String {
+        if self.keeps {
+            responses::echo::members(root)
+        } else {
+            responses::echo::members_stored(root, false)
+        }
     }
 }
 
