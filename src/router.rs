@@ -87,24 +87,51 @@ impl Router {
     /// The route of a method and a path. HEAD is answered by GET's.
     #[must_use]
     pub fn find(&self, method: &Method, path: &str) -> Match {
-        if let Some(methods) = self.literal.get(path) {
-            return choose(methods, method, Params::default());
+        let literal = self.literal.get(path);
+        let literal = literal.map(|methods| choose(methods, method, Params::default()));
+        match literal {
+            Some(Match::MethodNotAllowed(allowed)) => self.by_pattern(method, path, allowed),
+            Some(found) => found,
+            None => self.by_pattern(method, path, Vec::new()),
         }
-        // Among patterns that fit, the one with the most literals is meant.
-        let mut best: Option<(usize, &Pattern, Params)> = None;
+    }
+
+    /// The route of a path that is no literal's, or not with that method: what
+    /// a parameter stands for may have a literal's name. `allowed` are the
+    /// literal's methods.
+    fn by_pattern(&self, method: &Method, path: &str, allowed: Vec<Method>) -> Match {
+        // Among patterns that fit and have the method, the one with the most
+        // literals is meant.
+        let mut best: Option<((bool, usize), &Pattern, Params)> = None;
         for pattern in &self.patterns {
-            let Some((score, params)) = pattern.fit(path) else {
+            let Some((literals, params)) = pattern.fit(path) else {
                 continue;
             };
+            let score = (has(&pattern.methods, method), literals);
             if best.as_ref().is_none_or(|(known, ..)| score > *known) {
                 best = Some((score, pattern, params));
             }
         }
-        match best {
+        let found = match best {
             Some((_, pattern, params)) => choose(&pattern.methods, method, params),
-            None => Match::NotFound,
-        }
+            None if allowed.is_empty() => Match::NotFound,
+            None => Match::MethodNotAllowed(Vec::new()),
+        };
+        let Match::MethodNotAllowed(mut all) = found else {
+            return found;
+        };
+        let literal: Vec<Method> = allowed
+            .into_iter()
+            .filter(|method| !all.contains(method))
+            .collect();
+        all.splice(0..0, literal);
+        Match::MethodNotAllowed(all)
     }
+}
+
+fn has(methods: &[(Method, usize)], wanted: &Method) -> bool {
+    let known = |wanted: &Method| methods.iter().any(|(method, _)| method == wanted);
+    known(wanted) || (wanted == Method::HEAD && known(&Method::GET))
 }
 
 fn choose(methods: &[(Method, usize)], method: &Method, params: Params) -> Match {
@@ -272,6 +299,38 @@ mod tests {
             Some((7, vec!["a/b".into()]))
         );
         assert_eq!(found(Method::HEAD, "/v1/models"), Some((0, vec![])));
+    }
+
+    #[test]
+    fn what_has_a_literal_s_name_is_found_by_other_methods() {
+        let router = Router::new([
+            (Method::POST, "/v0/things/fetch"),
+            (Method::GET, "/v0/things/{slug..}"),
+            (Method::POST, "/v0/things/{slug..}/check"),
+        ]);
+        let number = |method: Method, path: &str| match router.find(&method, path) {
+            Match::Found(number, params) => Ok((number, params.value("slug").to_owned())),
+            Match::MethodNotAllowed(allowed) => Err(allowed),
+            Match::NotFound => Err(Vec::new()),
+        };
+        assert_eq!(
+            number(Method::POST, "/v0/things/fetch"),
+            Ok((0, String::new()))
+        );
+        assert_eq!(
+            number(Method::GET, "/v0/things/fetch"),
+            Ok((1, "fetch".into()))
+        );
+        assert_eq!(
+            number(Method::GET, "/v0/things/a/check"),
+            Ok((1, "a/check".into()))
+        );
+        assert_eq!(
+            number(Method::POST, "/v0/things/a/check"),
+            Ok((2, "a".into()))
+        );
+        let allowed = vec![Method::POST, Method::GET, Method::HEAD, Method::OPTIONS];
+        assert_eq!(number(Method::PUT, "/v0/things/fetch"), Err(allowed));
     }
 
     #[test]
