@@ -42,7 +42,7 @@ pub fn check(
         asked,
         path: Vec::new(),
     };
-    let config = build(&mut check, &root);
+    let config = build(&mut check, root);
     match config {
         Some(config) if check.faults.is_empty() => Ok(config),
         _ => Err(fault::settle(check.faults)),
@@ -58,7 +58,7 @@ pub fn check(
 pub fn document(text: &str) -> Result<Value, Vec<Fault>> {
     let Tree { root, faults, .. } = read(text)?;
     if faults.is_empty() {
-        Ok(root.to_json())
+        Ok(root.into_json())
     } else {
         Err(fault::settle(faults))
     }
@@ -98,14 +98,15 @@ fn read(text: &str) -> Result<Tree, Vec<Fault>> {
 }
 
 /// `None` only when a fault was noted that leaves nothing to build with.
-fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
+fn build(check: &mut Check<'_>, whole: Node) -> Option<Config> {
+    let root = &whole;
     let admin_key = settings::admin_key(check, root);
     let user_quotas = quota::read(check, root);
     let providers = provider::read(check, root);
     let (aliases, alias_by_name) = alias::read(check, root, &providers);
     let (keys, key_by_digest) = key::read(check, root, &user_quotas);
     settings::mcp_servers(check, root);
-    Some(Config {
+    let config = Config {
         revision: 1,
         server: settings::server(check, root),
         store: settings::store(check, root),
@@ -116,7 +117,7 @@ fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
         cooldown: settings::cooldown(check, root),
         exploration: settings::exploration(root),
         strict: root.get("strict").and_then(Node::flag).unwrap_or(false),
-        document: Arc::new(root.to_json()),
+        document: Arc::default(),
         warnings: warnings(&check.asked),
         admin_key: admin_key?,
         providers,
@@ -125,6 +126,11 @@ fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
         user_quotas,
         alias_by_name,
         key_by_digest,
+    };
+    // Last, because it uses the tree up.
+    Some(Config {
+        document: Arc::new(whole.into_json()),
+        ..config
     })
 }
 

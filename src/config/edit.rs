@@ -97,6 +97,19 @@ pub fn remove(text: &str, path: &[&str]) -> Result<String, EditError> {
     }
 }
 
+/// Whether the text has a value at `path`, in that very spelling; `None` when it
+/// can't be read.
+#[must_use]
+pub fn is_there(text: &str, path: &[&str]) -> Option<bool> {
+    let whole = read(text).ok()?;
+    let Some((first, rest)) = path.split_first() else {
+        return Some(true);
+    };
+    let found = whole.get(*first);
+    let found = found.and_then(|value| rest.iter().try_fold(value, |value, name| value.get(*name)));
+    Some(found.is_some())
+}
+
 /// A value as YAML text in block style, as it would be written into the file.
 #[must_use]
 pub fn render(value: &Value) -> String {

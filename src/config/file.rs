@@ -108,6 +108,27 @@ pub(in crate::config) fn create(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Removes drafts of processes that were killed while they wrote. What can't be
+/// removed stays, and does no harm.
+pub(in crate::config) fn sweep(path: &Path) {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return;
+    };
+    let begins = format!(".{}.", name.to_string_lossy());
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let process = name
+            .strip_prefix(&begins)
+            .and_then(|rest| rest.strip_suffix(".tmp"));
+        let process = process.and_then(|number| number.parse::<u32>().ok());
+        if process.is_some_and(|number| !Path::new(&format!("/proc/{number}")).exists()) {
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+}
+
 fn write_into(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
     file.write_all(text.as_bytes())?;
@@ -205,6 +226,25 @@ mod tests {
         write(&link, "new").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
+    }
+
+    #[test]
+    fn drafts_of_processes_that_are_gone_are_swept_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plexus.yaml");
+        let beside = |name: &str| folder.path().join(name);
+        // No process has that number: the kernel's largest is 2^22.
+        let gone = beside(".plexus.yaml.4194999.tmp");
+        let kept = [
+            path.clone(),
+            beside(&format!(".plexus.yaml.{}.tmp", std::process::id())),
+            beside(".plexus.yaml.mine.tmp"),
+            beside(".other.yaml.4194999.tmp"),
+        ];
+        fs::write(&gone, "x").unwrap();
+        kept.iter().for_each(|path| fs::write(path, "x").unwrap());
+        sweep(&path);
+        assert!(!gone.exists() && kept.iter().all(|path| path.exists()));
     }
 
     #[test]

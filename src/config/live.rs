@@ -1,5 +1,5 @@
 //! The configuration in force, and how it changes: read again when the file
-//! changed, edited through [`Live::edit`]. A text that is refused changes
+//! changed, changed through [`Live::change`]. A text that is refused changes
 //! nothing; the old configuration goes on.
 //!
 //! All but [`Live::load`] touches the disk and may block.
@@ -13,10 +13,11 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::draft::Draft;
 use super::edit::EditError;
 use super::fault::{Fault, describe};
 use super::file::{self, Stamp};
-use super::{Config, check};
+use super::{Config, check, document};
 
 /// Reads a variable of the environment.
 pub type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -101,6 +102,7 @@ impl Live {
             // It was there, or it was just made.
             _ => {}
         }
+        file::sweep(&path);
         let now = SystemTime::now();
         let (text, stamp) = file::read(&path, now).map_err(fail)?;
         let config = check(&text, &*environment, folder(&path))
@@ -167,54 +169,64 @@ impl Live {
         self.state.lock().refused.clone()
     }
 
-    /// Changes the file's text and puts the result in force before it
-    /// returns. The closure gets the text that is on disk now, so what was
-    /// changed by hand since the last look is kept.
+    /// Changes the file and puts the result in force before it returns. The
+    /// draft begins with the text that is on disk now, so what was changed by
+    /// hand since the last look is kept.
     ///
     /// # Errors
-    /// When the edit fails, its result is not valid, or the disk refuses it;
-    /// neither the file nor the configuration in force changes.
+    /// When the closure stops, its result is not valid, or the disk refuses
+    /// it; neither the file nor the configuration in force changes.
+    pub fn change<E: From<WriteError>>(
+        &self,
+        change: impl FnOnce(&mut Draft) -> Result<(), E>,
+    ) -> Result<Arc<Config>, E> {
+        let mut state = self.state.lock();
+        let mut draft = self.draft(&state)?;
+        change(&mut draft)?;
+        if draft.text() == draft.on_disk() && !draft.by_hand() {
+            return Ok(self.load());
+        }
+        let (text, config) = self.settled(&draft)?;
+        Ok(self.put(&mut state, draft.on_disk(), text, config)?)
+    }
+
+    /// As [`Live::change`], by a function from the text to another.
+    ///
+    /// # Errors
+    /// As [`Live::change`].
     pub fn edit(
         &self,
         edit: impl FnOnce(&str) -> Result<String, EditError>,
     ) -> Result<Arc<Config>, WriteError> {
-        let mut state = self.state.lock();
-        let on_disk = match file::read(&self.path, SystemTime::now()) {
-            Ok((text, _)) => text,
-            // Removed by hand: what is in force is all there is.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => state.text.clone(),
-            Err(error) => return Err(WriteError::Io(self.path.clone(), error)),
-        };
-        let text = edit(&on_disk).map_err(WriteError::Edit)?;
-        let config = self
-            .check(&text)
-            .map_err(|faults| match self.check(&on_disk) {
-                Err(faults) => WriteError::FileRefused(faults),
-                Ok(_) => WriteError::Refused(faults),
-            })?;
-        self.put(&mut state, &on_disk, text, config)
+        self.change(|draft| {
+            let text = edit(draft.text())?;
+            draft.rewrite(text);
+            Ok(())
+        })
     }
 
     /// Replaces the whole text, whatever the file says now.
     ///
     /// # Errors
-    /// As [`Live::edit`].
+    /// As [`Live::change`].
     pub fn replace(&self, text: &str) -> Result<Arc<Config>, WriteError> {
-        let mut state = self.state.lock();
-        let config = self.check(text).map_err(WriteError::Refused)?;
-        let on_disk = file::read(&self.path, SystemTime::now()).map(|(text, _)| text);
-        self.put(
-            &mut state,
-            &on_disk.unwrap_or_default(),
-            text.to_owned(),
-            config,
-        )
+        self.change(|draft| {
+            draft.replace(text.to_owned());
+            Ok(())
+        })
     }
 
     /// The text in force, as it is in the file.
     #[must_use]
     pub fn text(&self) -> String {
         self.state.lock().text.clone()
+    }
+
+    /// The configuration in force with its text.
+    #[must_use]
+    pub fn snapshot(&self) -> (Arc<Config>, String) {
+        let state = self.state.lock();
+        (self.load(), state.text.clone())
     }
 
     /// What is in force, since when, and what the file has that is refused.
@@ -227,6 +239,49 @@ impl Live {
             path: self.path.clone(),
             refused: state.refused.clone(),
         }
+    }
+
+    fn draft(&self, state: &State) -> Result<Draft, WriteError> {
+        let on_disk = match file::read(&self.path, SystemTime::now()) {
+            Ok((text, _)) => text,
+            // Removed by hand: what is in force is all there is.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => state.text.clone(),
+            Err(error) => return Err(WriteError::Io(self.path.clone(), error)),
+        };
+        let by_hand = on_disk != state.text || !self.path.exists();
+        Ok(Draft::new(on_disk, self.load(), by_hand))
+    }
+
+    /// The draft's text and what it means, its guesses checked.
+    fn settled(&self, draft: &Draft) -> Result<(String, Config), WriteError> {
+        let outcome = self.check(draft.text());
+        if draft.is_guessed() {
+            let meant = match &outcome {
+                Ok(config) => draft.is_meant(&config.document),
+                // Faults of what was asked for, or of a wrong guess.
+                Err(_) => document(draft.text()).is_ok_and(|says| draft.is_meant(&says)),
+            };
+            let careful = (!meant).then(|| draft.careful()).transpose()?;
+            if let Some(text) = careful.filter(|text| text != draft.text()) {
+                let config = self.check(&text).map_err(WriteError::Refused)?;
+                return Ok((text, config));
+            }
+        }
+        match outcome {
+            Ok(config) => Ok((draft.text().to_owned(), config)),
+            Err(faults) => Err(match self.faults_by_hand(draft) {
+                Some(faults) => WriteError::FileRefused(faults),
+                None => WriteError::Refused(faults),
+            }),
+        }
+    }
+
+    /// What is wrong with the file as it was on disk, unless it was replaced.
+    fn faults_by_hand(&self, draft: &Draft) -> Option<Vec<Fault>> {
+        if !draft.by_hand() || draft.is_replaced() {
+            return None;
+        }
+        self.check(draft.on_disk()).err()
     }
 
     fn check(&self, text: &str) -> Result<Config, Vec<Fault>> {
@@ -279,6 +334,12 @@ impl Live {
         state.text = text;
         state.loaded_at = SystemTime::now();
         config
+    }
+}
+
+impl From<EditError> for WriteError {
+    fn from(error: EditError) -> Self {
+        Self::Edit(error)
     }
 }
 

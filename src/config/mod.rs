@@ -9,6 +9,7 @@ mod adapter;
 mod address;
 mod alias;
 mod check;
+mod draft;
 pub mod edit;
 mod endpoint;
 mod fault;
@@ -19,6 +20,7 @@ pub mod live;
 mod provider;
 mod quota;
 mod reference;
+mod region;
 mod schema;
 pub mod secret;
 mod settings;
@@ -39,9 +41,16 @@ use serde_json::{Map, Value};
 use crate::protocol::Protocol;
 use crate::protocol::adapt::Chain;
 pub use check::{check, document};
+pub use draft::Draft;
 pub use fault::{Fault, describe, nearest};
 pub use live::Live;
 pub use secret::Secret;
+
+/// Whether the file has a section or a setting of that name at its top.
+#[must_use]
+pub fn knows(name: &str) -> bool {
+    schema::FILE.field(name).is_some()
+}
 
 /// The configuration in force, as one immutable snapshot.
 #[derive(Debug)]

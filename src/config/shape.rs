@@ -4,6 +4,8 @@
 //!
 //! What the values mean to one another is the check's business.
 
+use std::fmt;
+
 use super::fault::{Fault, Place, suggestion};
 use super::schema::{Field, Shape, Table};
 use super::tree::{Entry, Node, Yaml};
@@ -34,9 +36,9 @@ pub(in crate::config) fn fold(node: Node, shape: &'static Shape) -> Node {
         (Shape::List(inner), Yaml::List(items)) => {
             Yaml::List(items.into_iter().map(|item| fold(item, inner)).collect())
         }
-        (Shape::Map(inner), Yaml::Map(entries)) => Yaml::Map(fold_entries(entries, |entry| {
-            Some((entry.key.clone(), *inner))
-        })),
+        (Shape::Map(inner), Yaml::Map(entries)) => {
+            Yaml::Map(fold_entries(entries, |_| Some((None, *inner))))
+        }
         (Shape::Fields(table), value) => return fold_fields(Node { value, place }, table),
         (Shape::Either(shapes), value) => {
             let node = Node { value, place };
@@ -58,22 +60,25 @@ pub(in crate::config) fn fold_fields(node: Node, table: &'static Table) -> Node 
     };
     let entries = fold_entries(entries, |entry| {
         let field = table.field(&entry.key)?;
-        Some((field.name.to_owned(), &field.shape))
+        let other = (field.name != entry.key).then_some(field.name);
+        Some((other, &field.shape))
     });
     let value = Yaml::Map(entries);
     Node { value, place }
 }
 
+/// `name_and_shape` gives another name where there is one, and the shape of
+/// what is known.
 fn fold_entries(
     entries: Vec<Entry>,
-    name_and_shape: impl Fn(&Entry) -> Option<(String, &'static Shape)>,
+    name_and_shape: impl Fn(&Entry) -> Option<(Option<&'static str>, &'static Shape)>,
 ) -> Vec<Entry> {
     let folded = entries
         .into_iter()
         .map(|entry| match name_and_shape(&entry) {
             None => entry,
-            Some((key, shape)) => Entry {
-                key,
+            Some((other, shape)) => Entry {
+                key: other.map_or(entry.key, str::to_owned),
                 place: entry.place,
                 value: fold(entry.value, shape),
             },
@@ -81,14 +86,30 @@ fn fold_entries(
     folded.collect()
 }
 
-struct Walk {
+struct Walk<'n> {
     found: Findings,
-    path: Vec<String>,
+    path: Vec<Step<'n>>,
 }
 
-impl Walk {
+/// A part of a path. Most are never told, so none is made into text before.
+#[derive(Clone, Copy)]
+enum Step<'n> {
+    Name(&'n str),
+    Number(usize),
+}
+
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+impl<'n> Walk<'n> {
     /// `at` is where the value was asked for: its key, or the value itself.
-    fn value(&mut self, node: &Node, shape: &'static Shape, at: Place) {
+    fn value(&mut self, node: &'n Node, shape: &'static Shape, at: Place) {
         match (shape, &node.value) {
             (Shape::Any | Shape::Nullable(_) | Shape::Bound, Yaml::Null) => {}
             (Shape::Any, _) => {}
@@ -103,7 +124,7 @@ impl Walk {
             }
             (Shape::List(inner), Yaml::List(items)) => {
                 for (i, item) in items.iter().enumerate() {
-                    self.path.push(i.to_string());
+                    self.path.push(Step::Number(i));
                     self.value(item, inner, item.place);
                     self.path.pop();
                 }
@@ -120,8 +141,8 @@ impl Walk {
         }
     }
 
-    fn named(&mut self, entry: &Entry, shape: &'static Shape) {
-        self.path.push(entry.key.clone());
+    fn named(&mut self, entry: &'n Entry, shape: &'static Shape) {
+        self.path.push(Step::Name(&entry.key));
         if entry.key.is_empty() {
             self.fault(entry.place, "an empty name; some text is wanted");
         }
@@ -129,9 +150,9 @@ impl Walk {
         self.path.pop();
     }
 
-    fn fields(&mut self, node: &Node, table: &'static Table, at: Place) {
+    fn fields(&mut self, node: &'n Node, table: &'static Table, at: Place) {
         for entry in node.entries() {
-            self.path.push(entry.key.clone());
+            self.path.push(Step::Name(&entry.key));
             match table.field(&entry.key) {
                 Some(field) => self.known(node, entry, field),
                 None if table.open => {}
@@ -153,7 +174,7 @@ impl Walk {
         }
     }
 
-    fn known(&mut self, parent: &Node, entry: &Entry, field: &'static Field) {
+    fn known(&mut self, parent: &Node, entry: &'n Entry, field: &'static Field) {
         if field.also == Some(entry.key.as_str()) && parent.get(field.name).is_some() {
             let message = format!(
                 "the same as \"{}\", which is there too; one is wanted",
@@ -162,7 +183,8 @@ impl Walk {
             self.fault(entry.place, message);
         }
         if let Some(feature) = field.later.filter(|_| asks(&entry.value)) {
-            self.found.asked.push((feature, self.path.join(".")));
+            let path: Vec<String> = self.path.iter().map(Step::to_string).collect();
+            self.found.asked.push((feature, path.join(".")));
         }
         self.value(&entry.value, &field.shape, entry.place);
     }
@@ -178,7 +200,7 @@ impl Walk {
 
     fn tagged(
         &mut self,
-        node: &Node,
+        node: &'n Node,
         tag: &'static str,
         variants: &'static [(&'static str, &'static Table)],
         at: Place,
@@ -195,7 +217,7 @@ impl Walk {
                 let found = found(chosen, true);
                 let all = words().collect::<Vec<_>>().join(", ");
                 let hint = suggestion(word, words());
-                self.path.push(tag.to_owned());
+                self.path.push(Step::Name(tag));
                 self.fault(
                     chosen.place,
                     format!("found {found}, wanted one of {all}{hint}"),
@@ -248,7 +270,7 @@ impl Walk {
 
     fn fault(&mut self, at: Place, message: impl Into<String>) {
         self.found.faults.push(Fault {
-            path: self.path.clone(),
+            path: self.path.iter().map(Step::to_string).collect(),
             line: at.line,
             column: at.column,
             message: message.into(),

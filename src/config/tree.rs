@@ -178,6 +178,24 @@ impl Node {
         }
     }
 
+    /// As [`Node::to_json`], with the node used up.
+    pub(in crate::config) fn into_json(self) -> Value {
+        match self.value {
+            Yaml::Null | Yaml::NotFinite(_) => Value::Null,
+            Yaml::Flag(flag) => Value::Bool(flag),
+            Yaml::Number(number) => Value::Number(number),
+            Yaml::Text(text) => Value::String(text),
+            Yaml::List(items) => Value::Array(items.into_iter().map(Self::into_json).collect()),
+            Yaml::Map(entries) => {
+                let mut map = Map::with_capacity(entries.len());
+                for entry in entries {
+                    map.insert(entry.key, entry.value.into_json());
+                }
+                Value::Object(map)
+            }
+        }
+    }
+
     /// The same as a JSON object; empty if it isn't a map.
     pub(in crate::config) fn to_json_map(&self) -> Map<String, Value> {
         let pairs = self.entries().iter();
@@ -204,6 +222,30 @@ impl Node {
                 .fold(own, add),
             _ => own,
         }
+    }
+}
+
+/// The keys of a map that is being read. A map of few keys is looked through: a
+/// table for each would cost more than all the rest of reading it.
+#[derive(Default)]
+struct Seen {
+    places: HashMap<String, Place>,
+}
+
+impl Seen {
+    /// Most keys that are looked through.
+    const FEW: usize = 24;
+
+    /// Where that key is among the entries so far.
+    fn place(&mut self, entries: &[Entry], key: &str) -> Option<Place> {
+        if entries.len() <= Self::FEW {
+            let same = entries.iter().find(|entry| entry.key == key);
+            return same.map(|entry| entry.place);
+        }
+        for entry in entries.get(self.places.len()..).unwrap_or_default() {
+            self.places.insert(entry.key.clone(), entry.place);
+        }
+        self.places.get(key).copied()
     }
 }
 
@@ -300,7 +342,7 @@ impl<'text> Reader<'text> {
 
     fn map(&mut self, depth: usize) -> Result<Vec<Entry>, Fault> {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut seen: HashMap<String, Place> = HashMap::new();
+        let mut seen = Seen::default();
         let mut merged = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -311,24 +353,25 @@ impl<'text> Reader<'text> {
             let merges =
                 matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
             let key = self.key(event, span, depth)?;
-            self.path.push(key.clone());
+            self.path.push(key);
             let (event, span) = self.next()?;
             let value = self.node(event, span, depth + 1)?;
+            let key = self.path.pop().unwrap_or_default();
             if merges {
                 merged.push(value);
-            } else if let Some(first) = seen.get(&key) {
+            } else if let Some(first) = seen.place(&entries, &key) {
                 let message = format!("duplicate key; it is already at line {}", first.line);
+                self.path.push(key);
                 let fault = self.fault_at(at, message);
                 self.faults.push(fault);
+                self.path.pop();
             } else {
-                seen.insert(key.clone(), at);
                 entries.push(Entry {
                     key,
                     place: at,
                     value,
                 });
             }
-            self.path.pop();
         }
         self.merge(&mut entries, merged);
         Ok(entries)
