@@ -3,13 +3,18 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::stream::Stream;
@@ -83,6 +88,22 @@ impl Connector {
         Ok((Stream::new(stream), h2))
     }
 
+    /// As [`Connector::connect`], to one of these addresses, whatever the name of
+    /// the host leads to by now.
+    pub(super) async fn connect_to(
+        &self,
+        uri: Uri,
+        addresses: Vec<SocketAddr>,
+    ) -> io::Result<(Stream, bool)> {
+        let mut https = HttpsConnector::from((Fixed(addresses), self.tls_config()));
+        let stream = https.call(uri).await.map_err(boxed_into_io)?;
+        let h2 = match &stream {
+            MaybeHttpsStream::Http(_) => false,
+            MaybeHttpsStream::Https(_) => stream.connected().is_negotiated_h2(),
+        };
+        Ok((Stream::new(stream), h2))
+    }
+
     /// Root certificates are read at the first TLS connection, not at start:
     /// parsing them costs milliseconds and a megabyte.
     fn tls_config(&self) -> Arc<ClientConfig> {
@@ -90,6 +111,24 @@ impl Connector {
             self.tls
                 .get_or_init(|| Arc::new(tls_config(&self.extra_roots))),
         )
+    }
+}
+
+/// Connects to addresses that are known, in order, and asks nobody.
+struct Fixed(Vec<SocketAddr>);
+
+impl Service<Uri> for Fixed {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let addresses = std::mem::take(&mut self.0);
+        Box::pin(async move { TcpStream::connect(&addresses[..]).await.map(TokioIo::new) })
     }
 }
 

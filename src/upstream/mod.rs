@@ -7,6 +7,7 @@
 
 mod body;
 mod connect;
+mod fetch;
 mod gate;
 mod learned;
 mod pool;
@@ -16,6 +17,7 @@ mod verdict;
 
 pub use body::{RequestBody, UpstreamBody};
 pub use connect::Connector;
+pub use fetch::{Fetch, FetchError, Fetched};
 pub use learned::{Asked, Learned};
 pub use pool::{Client, SendError, Wire};
 pub use request::{COUNT, Outbound, suffix};

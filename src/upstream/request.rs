@@ -17,7 +17,8 @@ use crate::protocol::Protocol;
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("plexus/", env!("CARGO_PKG_VERSION")));
+pub(super) const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("plexus/", env!("CARGO_PKG_VERSION")));
 
 /// A request to a provider, before it is known on which connection it goes.
 #[derive(Debug)]
