@@ -11,6 +11,7 @@ mod probe;
 mod quirks;
 mod state;
 mod translation;
+pub(crate) mod trial;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http_body_util::BodyExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::failover::{self, Choice};
 use super::{Ask, Refusal, Work, failure, wall_ms};
 use crate::app::Core;
+use crate::body::Body;
 use crate::config::{Background, Config, Key, ModelKind, Secret, Selector};
 use crate::exchange::{Arrival, Exchange};
 use crate::protocol::{Protocol, peek};
@@ -78,10 +79,45 @@ const fn measures(selector: Selector) -> bool {
 
 /// Asks one target, reads its answer to the end, and writes the row.
 async fn probe(core: &Arc<Core>, config: Arc<Config>, name: Arc<str>, model: &str) {
+    let body = json!({
+        "model": model,
+        "messages": [{ "role": "user", "content": "Count from one to twenty in words." }],
+        "max_tokens": TOKENS,
+        "stream": true,
+    });
+    let question = Question {
+        ask: Ask {
+            protocol: Protocol::Chat,
+            path: None,
+        },
+        body,
+        streamed: true,
+    };
+    let answer = put_to(core, config, name, question, "background").await;
+    let mut body = answer.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// A request of the gateway's own.
+pub(super) struct Question {
+    pub(super) ask: Ask,
+    pub(super) body: Value,
+    pub(super) streamed: bool,
+}
+
+/// Puts a question to the target of that `direct/...` name, and writes its row.
+/// The answer is a client's: in the question's protocol, errors too.
+pub(super) async fn put_to(
+    core: &Arc<Core>,
+    config: Arc<Config>,
+    name: Arc<str>,
+    question: Question,
+    attribution: &str,
+) -> Response<Body> {
     let wall_ms = wall_ms();
     let arrival = Arrival {
         id: core.request_id(wall_ms),
-        protocol: Protocol::Chat,
+        protocol: question.ask.protocol,
         address: None,
         client_id: None,
         wall_ms,
@@ -89,35 +125,31 @@ async fn probe(core: &Arc<Core>, config: Arc<Config>, name: Arc<str>, model: &st
     };
     let key = Arc::new(Key::unlimited("probe", Secret::new("")));
     let mut exchange = Exchange::new(Arc::clone(&core.books), config, arrival);
-    exchange.authenticated(&key, Some("background".into()));
-    exchange.asked(Arc::clone(&name), true);
-    let asked = ask(core, &mut exchange, &key, name, model).await;
-    match asked {
-        Ok((answered, route)) => {
-            let mut body = super::relay(exchange, answered, route).into_body();
-            while let Some(Ok(_)) = body.frame().await {}
-        }
-        Err(refusal) => drop(failure::settle(&mut exchange, &refusal)),
+    exchange.authenticated(&key, Some(attribution.into()));
+    exchange.asked(Arc::clone(&name), question.streamed);
+    match answer(core, &mut exchange, &key, name, question).await {
+        Ok((answered, route)) => super::relay(exchange, answered, route),
+        Err(refusal) => failure::settle(&mut exchange, &refusal),
     }
 }
 
-async fn ask(
+async fn answer(
     core: &Arc<Core>,
     exchange: &mut Exchange,
     key: &Key,
     name: Arc<str>,
-    model: &str,
+    question: Question,
 ) -> Result<(super::Answered, String), Refusal> {
     let switchboard = &core.app.switchboard;
     let asked = Asked {
         model: &name,
-        protocol: Protocol::Chat,
+        protocol: question.ask.protocol,
         now: switchboard.now(Instant::now()),
         explores: false,
     };
     let resolution = switchboard.resolve(&exchange.config, key, asked, &mut core.dice())?;
     exchange.resolved(Arc::clone(&resolution.route.canonical));
-    let work = work(&name, model)?;
+    let work = work(&name, question)?;
     let choice = Choice {
         resolution,
         sessions: Sessions::default(),
@@ -130,25 +162,16 @@ fn is_for_text(candidate: &Candidate) -> bool {
     listed.is_none_or(|listed| listed.kind == ModelKind::Chat)
 }
 
-fn work(name: &Arc<str>, model: &str) -> Result<Work, Refusal> {
-    let body = json!({
-        "model": model,
-        "messages": [{ "role": "user", "content": "Count from one to twenty in words." }],
-        "max_tokens": TOKENS,
-        "stream": true,
-    });
-    let frames = vec![Bytes::from(body.to_string())];
+fn work(name: &Arc<str>, question: Question) -> Result<Work, Refusal> {
+    let frames = vec![Bytes::from(question.body.to_string())];
     Ok(Work {
         peeked: Some(peek::peek(&frames)?),
-        ask: Ask {
-            protocol: Protocol::Chat,
-            path: None,
-        },
+        ask: question.ask,
         headers: HeaderMap::new(),
         query: None,
         frames,
         model: Arc::clone(name),
-        streamed: true,
+        streamed: question.streamed,
         chain: None,
     })
 }
