@@ -1,6 +1,8 @@
 //! Who is calling. Credentials are looked up by their SHA-256, so neither the
 //! look-up's time nor its outcome tells how much of one was right.
 
+mod throttle;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use http::{HeaderMap, HeaderName};
 use ring::digest::{SHA256, digest};
 
 use crate::config::{Config, Key};
+pub use throttle::Throttle;
 
 /// The header of the management credential.
 pub const ADMIN_HEADER: &str = "x-admin-key";
