@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::alarm::Alarms;
+use crate::auth::Throttle;
 use crate::config::live::Live;
 use crate::exchange::Books;
 use crate::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct App {
     pub telemetry: Telemetry,
     /// What providers refused, and what helped.
     pub learned: Learned,
+    /// Who guessed at the admin key.
+    pub throttle: Throttle,
     /// When this process began to serve.
     pub started: SystemTime,
     connector: Connector,
@@ -57,9 +60,18 @@ impl App {
             switchboard,
             telemetry,
             learned: Learned::default(),
+            throttle: Throttle::default(),
             started: SystemTime::now(),
             connector: Connector::new(CONNECT_LIMIT, roots),
         })
+    }
+}
+
+impl App {
+    /// What opens connections, for documents that no provider's request is for.
+    #[must_use]
+    pub const fn connector(&self) -> &Connector {
+        &self.connector
     }
 }
 

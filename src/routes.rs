@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -16,7 +17,7 @@ use crate::auth;
 use crate::body::{Body, json};
 use crate::inference::kept::{self, Kept};
 use crate::inference::{self, Ask, PathAsk, models};
-use crate::management::{self, Call};
+use crate::management::{self, Call, settings};
 use crate::protocol::Protocol;
 use crate::router::{Match, Params, Router};
 use crate::upstream::COUNT;
@@ -228,6 +229,12 @@ pub static ROUTES: &[Route] = &[
         management::providers::delete,
     ),
     admin(
+        Method::POST,
+        "/v0/management/providers/fetch-models",
+        management::fetch_models::fetch_models,
+    ),
+    admin(Method::POST, "/v0/management/test", management::trial::test),
+    admin(
         Method::GET,
         "/v0/management/aliases",
         management::aliases::list,
@@ -312,6 +319,102 @@ pub static ROUTES: &[Route] = &[
         Method::GET,
         "/v0/management/config/status",
         management::config::status,
+    ),
+    admin(Method::GET, "/v0/management/config/failover", |call| {
+        settings::get(&settings::FAILOVER, call)
+    }),
+    admin(Method::PATCH, "/v0/management/config/failover", |call| {
+        settings::patch(&settings::FAILOVER, call)
+    }),
+    admin(
+        Method::GET,
+        "/v0/management/config/exploration-rate",
+        |call| settings::get(&settings::EXPLORATION_RATE, call),
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/config/exploration-rate",
+        |call| settings::patch(&settings::EXPLORATION_RATE, call),
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/config/background-exploration",
+        |call| settings::get(&settings::BACKGROUND_EXPLORATION, call),
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/config/background-exploration",
+        |call| settings::patch(&settings::BACKGROUND_EXPLORATION, call),
+    ),
+    admin(Method::GET, "/v0/management/config/cooldown", |call| {
+        settings::get(&settings::COOLDOWN, call)
+    }),
+    admin(Method::PATCH, "/v0/management/config/cooldown", |call| {
+        settings::patch(&settings::COOLDOWN, call)
+    }),
+    admin(Method::GET, "/v0/management/config/timeout", |call| {
+        settings::get(&settings::TIMEOUT, call)
+    }),
+    admin(Method::PATCH, "/v0/management/config/timeout", |call| {
+        settings::patch(&settings::TIMEOUT, call)
+    }),
+    admin(Method::GET, "/v0/management/config/stall", |call| {
+        settings::get(&settings::STALL, call)
+    }),
+    admin(Method::PATCH, "/v0/management/config/stall", |call| {
+        settings::patch(&settings::STALL, call)
+    }),
+    admin(
+        Method::GET,
+        "/v0/management/config/vision-fallthrough",
+        |call| settings::get(&settings::VISION_FALLTHROUGH, call),
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/config/vision-fallthrough",
+        |call| settings::patch(&settings::VISION_FALLTHROUGH, call),
+    ),
+    admin(Method::GET, "/v0/management/config/compaction", |call| {
+        settings::get(&settings::COMPACTION, call)
+    }),
+    admin(Method::PATCH, "/v0/management/config/compaction", |call| {
+        settings::patch(&settings::COMPACTION, call)
+    }),
+    admin(
+        Method::GET,
+        "/v0/management/config/trusted-proxies",
+        |call| settings::get(&settings::TRUSTED_PROXIES, call),
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/config/trusted-proxies",
+        |call| settings::patch(&settings::TRUSTED_PROXIES, call),
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/config/capture-trace-on-error",
+        |call| settings::get(&settings::CAPTURE_TRACE_ON_ERROR, call),
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/config/capture-trace-on-error",
+        |call| settings::patch(&settings::CAPTURE_TRACE_ON_ERROR, call),
+    ),
+    admin(Method::GET, "/v0/management/config/mcp-enabled", |call| {
+        settings::get(&settings::MCP_ENABLED, call)
+    }),
+    admin(Method::PATCH, "/v0/management/config/mcp-enabled", |call| {
+        settings::patch(&settings::MCP_ENABLED, call)
+    }),
+    admin(
+        Method::GET,
+        "/v0/management/system-settings",
+        settings::list,
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/system-settings",
+        settings::patch_all,
     ),
     principal(Method::GET, "/v0/management/usage", management::usage::list),
     admin(
@@ -522,9 +625,22 @@ async fn manage(
     let config = core.app.live.load();
     let headers = request.headers();
     let address = auth::client_address(&config.server.trusted_proxies, peer.address, headers);
+    let now = core.app.switchboard.now(Instant::now());
+    let presented = headers.contains_key(auth::ADMIN_HEADER);
+    if presented && let Some(seconds) = core.app.throttle.wait(address, now) {
+        return management::throttled(&core, seconds);
+    }
     let principal = auth::principal(&config, headers, address, inference::wall_ms());
     let principal = match principal {
-        None => return management::unauthorized(&core),
+        None => {
+            if presented && core.app.throttle.failed(address, now) {
+                tracing::warn!(
+                    ?address,
+                    "too many wrong admin keys; this address has to wait"
+                );
+            }
+            return management::unauthorized(&core);
+        }
         Some(auth::Principal::Limited(_)) if access == Access::Admin => {
             return management::forbidden();
         }

@@ -12,7 +12,6 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use plexus::protocol::Protocol;
-use plexus::routes::{Access, ROUTES};
 use plexus::store::row::{ErrorRow, Status, Tokens, UsageRow};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -100,51 +99,6 @@ fn now_ms() -> i64 {
 }
 
 // ---- who gets in
-
-/// A path of the table with its parameters filled in.
-fn filled(pattern: &str) -> String {
-    pattern
-        .replace("{slug..}", "one")
-        .replace("{id}", "0191d7a0-0000-7000-8000-000000000000")
-}
-
-#[test]
-fn no_path_below_v0_is_public_and_none_opens_without_the_admin_key() {
-    let gateway = Gateway::with(HAND);
-    let before = gateway.text();
-    let mut walked = 0;
-    for route in ROUTES.iter().filter(|row| row.pattern.starts_with("/v0/")) {
-        assert!(
-            matches!(route.access, Access::Admin | Access::Principal),
-            "{route:?}"
-        );
-        let (method, path) = (route.method.as_str(), filled(route.pattern));
-        let bearer = format!("Bearer {ADMIN}");
-        let almost = &ADMIN[..ADMIN.len() - 1];
-        let attributed = format!("{SECRET}:label");
-        for headers in [
-            vec![],
-            vec![("x-admin-key", "wrong")],
-            vec![("x-admin-key", "")],
-            vec![("x-admin-key", almost)],
-            vec![("x-admin-key", &attributed)],
-            vec![("authorization", &bearer)],
-            vec![("x-api-key", ADMIN)],
-            vec![("cookie", "x-admin-key=admin-key-of-the-tests")],
-        ] {
-            let answer = gateway.request(method, &path, &headers, "{}").expect(401);
-            assert_eq!(answer.json()["error"]["type"], "auth_error");
-        }
-        if route.access == Access::Admin {
-            let answer = gateway.manage(SECRET, method, &path, &json!({}));
-            let error = &answer.expect(403).json()["error"];
-            assert_eq!(error["message"], "Admin privileges required", "{path}");
-        }
-        walked += 1;
-    }
-    assert!(walked > 30);
-    assert_eq!(gateway.text(), before);
-}
 
 #[test]
 fn the_query_is_no_place_for_the_admin_key() {

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Map, Value, json};
 
 use super::entry::{self, Change, Fields, Section};
-use super::write;
+use super::tag::{Condition, Tag};
+use super::write::{self, Stop};
 use super::{Answer, Call, Refusal, Reply};
-use crate::config::{document, edit};
+use crate::config::Draft;
 
 pub(super) static ALIASES: Section = Section {
     name: "models",
@@ -66,8 +67,8 @@ fn strip(alias: &mut Fields, stored: &Fields) {
 }
 
 /// The short form, where the file has that and it says enough.
-fn reshape(text: &str, name: &str, alias: Fields) -> Fields {
-    if entry::is_there(text, &[ALIASES.name, name, "targets"]) {
+fn reshape(draft: &Draft, name: &str, alias: Fields) -> Fields {
+    if draft.has(&[ALIASES.name, name, "targets"]) {
         short(alias)
     } else {
         alias
@@ -121,7 +122,7 @@ fn find<'a>(items: &'a [Value], like: &Fields, by: &[&str]) -> Option<&'a Fields
 
 /// All aliases by slug.
 pub fn list(call: Call) -> Answer {
-    Box::pin(async move { Ok(entry::list(&ALIASES, &call)) })
+    Box::pin(async move { entry::list(&ALIASES, &call).await })
 }
 
 /// One alias.
@@ -132,21 +133,21 @@ pub fn get(call: Call) -> Answer {
 /// Makes an alias or replaces it.
 pub fn put(mut call: Call) -> Answer {
     Box::pin(async move {
-        entry::put(&ALIASES, &mut call, |_, _| Ok(())).await?;
-        Ok(done(&call))
+        let tag = entry::put(&ALIASES, &mut call, |_, _| Ok(())).await?;
+        Ok(done(&call, &tag))
     })
 }
 
 /// Changes some fields of an alias.
 pub fn patch(mut call: Call) -> Answer {
     Box::pin(async move {
-        entry::patch(&ALIASES, &mut call, over_short_form).await?;
-        Ok(done(&call))
+        let tag = entry::patch(&ALIASES, &mut call, over_short_form).await?;
+        Ok(done(&call, &tag))
     })
 }
 
-fn done(call: &Call) -> Reply {
-    Reply::json(&json!({ "success": true, "slug": call.params.value("slug") }))
+fn done(call: &Call, tag: &Tag) -> Reply {
+    Reply::json(&json!({ "success": true, "slug": call.params.value("slug") })).tagged(tag)
 }
 
 /// `targets` and `selector` in a patch are about the one group that the short
@@ -175,14 +176,13 @@ pub fn delete(call: Call) -> Answer {
         call.takes_only(&[])?;
         let name = call.params.value("slug").to_owned();
         let needed = format!("Alias '{name}' is still a target of other aliases");
-        let change = move |text: &str| {
-            let document = document(text).map_err(|faults| write::broken_file(&faults))?;
-            if ALIASES.entry(&document, &name).is_none() {
-                return Err(ALIASES.unknown(&name).into());
-            }
-            Ok(edit::remove(text, &[ALIASES.name, &name])?)
+        let condition = Condition::of(&call.headers);
+        let change = move |draft: &mut Draft| {
+            let stored = ALIASES.settled(draft, &condition, &name)?;
+            stored.ok_or_else(|| ALIASES.unknown(&name))?;
+            Ok(draft.remove(&[ALIASES.name, &name])?)
         };
-        let outcome = write::edit(&call, Vec::new(), change).await;
+        let outcome = write::change(&call, Vec::new(), change).await;
         outcome.map_err(|refusal| write::still_needed(refusal, &needed))?;
         Ok(Reply::json(&json!({ "success": true })))
     })
@@ -194,20 +194,37 @@ pub fn delete_all(call: Call) -> Answer {
         call.takes_only(&[])?;
         let deleted = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&deleted);
-        let change = move |text: &str| {
-            let document = document(text).map_err(|faults| write::broken_file(&faults))?;
-            let aliases = document.get(ALIASES.name).and_then(Value::as_object);
-            let count = aliases.map_or(0, Map::len);
+        let condition = Condition::of(&call.headers);
+        let change = move |draft: &mut Draft| {
+            let count = remove_all(draft, &condition)?;
             counted.store(count, Ordering::Relaxed);
-            match count {
-                0 => Ok(text.to_owned()),
-                _ => Ok(edit::set(text, &[ALIASES.name], &json!({}))?),
-            }
+            Ok(())
         };
-        write::edit(&call, Vec::new(), change).await?;
+        write::change(&call, Vec::new(), change).await?;
         let count = deleted.load(Ordering::Relaxed);
         Ok(Reply::json(
             &json!({ "success": true, "deletedCount": count }),
         ))
     })
+}
+
+/// How many there were. With some changed by hand since they were read, all
+/// of them stay.
+fn remove_all(draft: &mut Draft, condition: &Condition) -> Result<usize, Stop> {
+    let document = Arc::clone(draft.says().map_err(write::broken_file)?);
+    condition.met(Some(&entry::tag_of_all(&ALIASES, &document)))?;
+    let in_force = draft.in_force().document.get(ALIASES.name);
+    let on_disk = document.get(ALIASES.name);
+    if !condition.is_careful() {
+        let (mut path, mut found) = (vec![ALIASES.name.to_owned()], Vec::new());
+        write::differences(&mut path, in_force, on_disk, 1, &mut found);
+        if !found.is_empty() {
+            return Err(write::clash(found).into());
+        }
+    }
+    let count = on_disk.and_then(Value::as_object).map_or(0, Map::len);
+    if count > 0 {
+        draft.set(&[ALIASES.name], &json!({}))?;
+    }
+    Ok(count)
 }

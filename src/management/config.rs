@@ -15,10 +15,12 @@ use super::aliases::ALIASES;
 use super::entry::{self, Fields, Section};
 use super::keys::KEYS;
 use super::providers::{PROVIDERS, checker_defaults};
-use super::write;
+use super::settings;
+use super::tag::{Condition, Tag};
+use super::write::{self, Stop};
 use super::{Answer, Call, Refusal, Reply, blocking};
 use crate::config::live::WriteError;
-use crate::config::{Config, Fault, check, document, edit};
+use crate::config::{Config, Draft, Fault, check, document, edit};
 
 const YAML: &str = "application/x-yaml";
 
@@ -29,15 +31,22 @@ enum Form {
     Json,
 }
 
-/// The file, or what is in force as JSON for those who accept only that.
+/// The file, or what is in force as JSON for those who accept only that. Both
+/// have the tag of the file.
 pub fn get(call: Call) -> Answer {
     Box::pin(async move {
-        if accepted(&call.headers) == Form::Json {
-            return Ok(Reply::json(&Value::Object(running(&call.config))));
-        }
+        let form = accepted(&call.headers);
         let app = Arc::clone(call.app());
-        let text = blocking(move || Ok(app.live.text())).await?;
-        Ok(Reply::typed(YAML, text))
+        blocking(move || {
+            let (config, text) = app.live.snapshot();
+            let tag = Tag::of_text(&text);
+            Ok(match form {
+                Form::Json => Reply::json(&Value::Object(running(&config))),
+                Form::Yaml => Reply::typed(YAML, text),
+            }
+            .tagged(&tag))
+        })
+        .await
     })
 }
 
@@ -77,26 +86,66 @@ pub fn replace(mut call: Call) -> Answer {
             let message = "the body is empty; a whole configuration is wanted, or a comment for one that says nothing";
             return Err(Refusal::bad(message));
         }
-        let app = Arc::clone(call.app());
-        let config = Arc::clone(&call.config);
-        blocking(move || match form {
-            Form::Yaml => {
-                let outcome = app.live.replace(&text);
-                outcome.map_err(|error| write::refusal(&error, &[]))?;
-                Ok(Reply::typed(YAML, text))
-            }
-            Form::Json => {
-                let asked = stated(&text, &config)?;
-                // The layout of the file in force survives where it can.
-                let whole = rewritten(&app.live.text(), &asked);
-                let whole = whole.unwrap_or_else(|| edit::render(&asked));
-                let outcome = app.live.replace(&whole);
-                let config = outcome.map_err(|error| refused_json(&error, &text))?;
-                Ok(Reply::json(&Value::Object(running(&config))))
-            }
-        })
-        .await
+        match form {
+            Form::Yaml => replace_by_yaml(&call, text).await,
+            Form::Json => replace_by_json(&call, text).await,
+        }
     })
+}
+
+async fn replace_by_yaml(call: &Call, text: String) -> Result<Reply, Refusal> {
+    let condition = Condition::of(&call.headers);
+    let answer = text.clone();
+    let change = move |draft: &mut Draft| {
+        draft.replace(text);
+        Ok(may_replace(draft, &condition)?)
+    };
+    write::change(call, Vec::new(), change).await?;
+    let tag = Tag::of_text(&answer);
+    Ok(Reply::typed(YAML, answer).tagged(&tag))
+}
+
+async fn replace_by_json(call: &Call, text: String) -> Result<Reply, Refusal> {
+    let condition = Condition::of(&call.headers);
+    let body = text.clone();
+    let change = move |draft: &mut Draft| {
+        let asked = stated(&body, draft.in_force())?;
+        // The layout of the file survives where it can.
+        if rewrite(draft, &asked).is_none() {
+            draft.replace(edit::render(&asked));
+        }
+        Ok(may_replace(draft, &condition)?)
+    };
+    let config = match write::tried(call, change).await? {
+        Ok(config) => config,
+        Err(Stop::Refused(refusal)) => return Err(refusal),
+        Err(Stop::Write(error)) => return Err(refused_json(&error, &text)),
+    };
+    let app = Arc::clone(call.app());
+    blocking(move || {
+        let reply = Reply::json(&Value::Object(running(&config)));
+        Ok(reply.tagged(&Tag::of_text(&app.live.text())))
+    })
+    .await
+}
+
+/// A file that was changed by hand is replaced by who says to have seen it, or
+/// when it is broken.
+fn may_replace(draft: &Draft, condition: &Condition) -> Result<(), Refusal> {
+    condition.met(Some(&Tag::of_text(draft.on_disk())))?;
+    let Ok(says) = draft.says() else {
+        return Ok(());
+    };
+    if !draft.by_hand() || condition.is_careful() || draft.on_disk() == draft.text() {
+        return Ok(());
+    }
+    let mut found = Vec::new();
+    let in_force = Some(&*draft.in_force().document);
+    write::differences(&mut Vec::new(), in_force, Some(says), 3, &mut found);
+    if found.is_empty() {
+        found.push(json!({ "path": [], "message": "comments or layout" }));
+    }
+    Err(write::clash(found))
 }
 
 fn sent(headers: &HeaderMap) -> Result<Form, Refusal> {
@@ -145,41 +194,35 @@ fn stated(text: &str, config: &Config) -> Result<Value, Refusal> {
     Ok(Value::Object(body))
 }
 
-/// The text, changed where it doesn't say what was asked for; `None` when that
+/// Changes the text where it doesn't say what was asked for; `None` when that
 /// is not valid or can't be said in it.
-fn rewritten(text: &str, asked: &Value) -> Option<String> {
-    let stored = document(text).ok()?;
+fn rewrite(draft: &mut Draft, asked: &Value) -> Option<()> {
+    let stored = Arc::clone(draft.says().ok()?);
     let asked = document(&edit::render(asked)).ok()?;
-    let mut text = text.to_owned();
     for name in stored.as_object()?.keys() {
         if asked.get(name).is_none() {
-            text = edit::remove(&text, &[name]).ok()?;
+            draft.remove(&[name]).ok()?;
         }
     }
     for (name, value) in asked.as_object()? {
         let section = SECTIONS.iter().find(|section| section.name == name);
-        text = match (section, stored.get(name), value) {
-            (_, Some(old), _) if old == value => continue,
+        match (section, stored.get(name), value) {
+            (_, Some(old), _) if old == value => {}
             (Some(section), Some(Value::Object(old)), Value::Object(new)) => {
-                entries_rewritten(text, section, old, new)?
+                rewrite_entries(draft, section, old, new)?;
             }
-            _ => edit::set(&text, &[name], value).ok()?,
-        };
+            _ => draft.set(&[name], value).ok()?,
+        }
     }
-    (document(&text).as_ref() == Ok(&asked)).then_some(text)
+    (document(draft.text()).as_ref() == Ok(&asked)).then_some(())
 }
 
 /// Sections whose entries are rewritten one by one.
 static SECTIONS: [&Section; 3] = [&PROVIDERS, &ALIASES, &KEYS];
 
-fn entries_rewritten(
-    mut text: String,
-    section: &Section,
-    old: &Fields,
-    new: &Fields,
-) -> Option<String> {
+fn rewrite_entries(draft: &mut Draft, section: &Section, old: &Fields, new: &Fields) -> Option<()> {
     for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        text = edit::remove(&text, &[section.name, name]).ok()?;
+        draft.remove(&[section.name, name]).ok()?;
     }
     for (name, entry) in new {
         let stored = old.get(name);
@@ -187,11 +230,10 @@ fn entries_rewritten(
             continue;
         }
         let entry = entry.as_object().cloned().unwrap_or_default();
-        text = section
-            .put(&text, name, stored.and_then(Value::as_object), entry)
-            .ok()?;
+        let stored = stored.and_then(Value::as_object);
+        section.put(draft, name, stored, entry).ok()?;
     }
-    Some(text)
+    Some(())
 }
 
 /// A JSON body became YAML before it was checked; its faults are told with
@@ -221,73 +263,13 @@ fn refused_json(error: &WriteError, body: &str) -> Refusal {
 /// What is in force: the file's fields, then what they mean where it is silent.
 fn running(config: &Config) -> Fields {
     let mut shown = fields_of(&config.document);
-    entry::fill(&mut shown, &silent(config));
+    entry::fill(&mut shown, &settings::silent(config));
     let checkers = checkers(&shown);
     shown.insert("quotas".to_owned(), checkers);
     if let Some(servers) = shown.get("mcp_servers").cloned() {
         shown.insert("mcpServers".to_owned(), servers);
     }
     shown
-}
-
-/// What holds where the file says nothing.
-fn silent(config: &Config) -> Value {
-    let failover = &config.failover;
-    let codes = failover
-        .retryable_status_codes
-        .clone()
-        .unwrap_or_else(|| (100..600).filter(|code| moves_on(*code)).collect());
-    json!({
-        "providers": {},
-        "models": {},
-        "keys": {},
-        "failover": {
-            "enabled": failover.enabled,
-            "retryableStatusCodes": codes,
-            "retryableErrors": failover.retryable_errors,
-            "maxAttempts": failover.most_attempts,
-        },
-        "cooldown": {
-            "initialMinutes": minutes(config.cooldown.initial),
-            "maxMinutes": minutes(config.cooldown.longest),
-        },
-        "timeout": {
-            "defaultSeconds": config.attempt_timeout.as_secs(),
-            "connectSeconds": 10,
-        },
-        "stall": {
-            "ttfbSeconds": null,
-            "ttfbBytes": 100,
-            "minBytesPerSecond": null,
-            "windowSeconds": 10,
-            "gracePeriodSeconds": 30,
-            "stallCooldown": false,
-        },
-        "performanceExplorationRate": 0.05,
-        "latencyExplorationRate": 0.05,
-        "e2ePerformanceExplorationRate": 0.05,
-        "backgroundExploration": {
-            "enabled": false,
-            "stalenessThresholdSeconds": 600,
-            "workerConcurrency": 2,
-        },
-        "mcpOAuth": { "enabled": false },
-        "mcp_servers": {},
-        "user_quotas": {},
-    })
-}
-
-/// Whether a status moves on to the next target by default.
-fn moves_on(code: u16) -> bool {
-    !matches!(code, 200..=299 | 400 | 413 | 422)
-}
-
-/// A time as minutes, without a needless `.0`.
-fn minutes(time: std::time::Duration) -> Value {
-    match time.as_secs() {
-        whole if time.subsec_nanos() == 0 && whole % 60 == 0 => (whole / 60).into(),
-        _ => (time.as_secs_f64() / 60.0).into(),
-    }
 }
 
 /// The quota checkers of all providers.
@@ -320,43 +302,27 @@ fn fields_of(document: &Value) -> Fields {
 /// What the file says, taken apart as a backup has it.
 pub fn export(call: Call) -> Answer {
     Box::pin(async move {
-        let mut settings = fields_of(&call.config.document);
-        let mut exported = Map::new();
-        for section in ["providers", "models", "keys", "user_quotas", "mcp_servers"] {
-            let stored = settings.shift_remove(section).filter(Value::is_object);
-            exported.insert(section.to_owned(), stored.unwrap_or_else(|| json!({})));
-        }
-        // It opens the gateway that it came from, and no other should have it.
-        settings.shift_remove("adminKey");
-        exported.insert("mcp_keys".to_owned(), json!([]));
-        exported.insert("settings".to_owned(), Value::Object(flat(settings)));
-        exported.insert("oauth_providers".to_owned(), json!([]));
-        Ok(Reply::json(&Value::Object(exported)))
+        let config = Arc::clone(&call.config);
+        blocking(move || Ok(Reply::json(&Value::Object(exported(&config))))).await
     })
 }
 
-/// Settings by flat names: `failover.enabled`, `trustedProxies`, `default_quotas`.
-fn flat(settings: Fields) -> Fields {
-    let mut flat = Fields::new();
-    for (name, value) in settings {
-        match (name.as_str(), value) {
-            (
-                "failover" | "cooldown" | "timeout" | "stall" | "backgroundExploration",
-                Value::Object(fields),
-            ) => {
-                let named = fields.into_iter();
-                flat.extend(named.map(|(field, value)| (format!("{name}.{field}"), value)));
-            }
-            ("custom", Value::Object(fields)) => flat.extend(fields),
-            ("server", Value::Object(mut fields)) => {
-                let proxies = fields.shift_remove("trustedProxies");
-                flat.extend(proxies.map(|proxies| ("trustedProxies".to_owned(), proxies)));
-                flat.insert(name, Value::Object(fields));
-            }
-            (_, value) => drop(flat.insert(name, value)),
-        }
+fn exported(config: &Config) -> Fields {
+    let mut settings = fields_of(&config.document);
+    let mut exported = Map::new();
+    for section in settings::SECTIONS {
+        let stored = settings.shift_remove(section).filter(Value::is_object);
+        exported.insert(section.to_owned(), stored.unwrap_or_else(|| json!({})));
     }
-    flat
+    // It opens the gateway that it came from, and no other should have it.
+    settings.shift_remove("adminKey");
+    exported.insert("mcp_keys".to_owned(), json!([]));
+    exported.insert(
+        "settings".to_owned(),
+        Value::Object(settings::flat(settings)),
+    );
+    exported.insert("oauth_providers".to_owned(), json!([]));
+    exported
 }
 
 /// How much is configured, since when, and what is wrong with the file.

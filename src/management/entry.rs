@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::tag::{Condition, Tag};
 use super::write::{self, Stop};
-use super::{Call, Refusal, Reply};
-use crate::config::{Config, document, edit};
+use super::{Call, Refusal, Reply, blocking};
+use crate::config::{Config, Draft, document, edit};
 
 /// An entry's fields.
 pub(super) type Fields = Map<String, Value>;
@@ -31,7 +32,7 @@ pub(super) struct Section {
     /// Takes away what `fill` would add, where the stored entry is without it.
     pub(super) strip: fn(&mut Fields, &Fields),
     /// Brings an entry into the form that the file has for it.
-    pub(super) reshape: fn(&str, &str, Fields) -> Fields,
+    pub(super) reshape: fn(&Draft, &str, Fields) -> Fields,
 }
 
 impl Section {
@@ -51,26 +52,80 @@ impl Section {
         Refusal::not_found(format!("{} '{name}' not found", self.noun))
     }
 
-    /// The text with that entry in place of the stored one.
+    /// The tag of an entry as it is stored.
+    pub(super) fn tag(&self, entry: &Fields) -> Tag {
+        let mut shown = entry.clone();
+        (self.fill)(&mut shown);
+        Tag::of(&Value::Object(shown))
+    }
+
+    /// Puts that entry in place of the stored one.
     pub(super) fn put(
         &self,
-        text: &str,
+        draft: &mut Draft,
         name: &str,
         stored: Option<&Fields>,
         entry: Fields,
-    ) -> Result<String, Stop> {
+    ) -> Result<(), Stop> {
         if stored == Some(&entry) {
-            return Ok(text.to_owned());
+            return Ok(());
         }
-        let mut entry = (self.reshape)(text, name, entry);
+        let mut entry = (self.reshape)(draft, name, entry);
         for (written, other) in self.spellings {
-            if is_there(text, &[self.name, name, other])
+            if entry.contains_key(*written)
+                && draft.has(&[self.name, name, other])
                 && let Some(value) = entry.shift_remove(*written)
             {
                 entry.insert((*other).to_owned(), one_of_one(value));
             }
         }
-        Ok(edit::set(text, &[self.name, name], &Value::Object(entry))?)
+        Ok(draft.set(&[self.name, name], &Value::Object(entry))?)
+    }
+
+    /// The stored entry that a change is about: in force, and on disk where
+    /// that is another one. A file that can't be read has none.
+    fn stored(&self, draft: &Draft, name: &str) -> Stored {
+        let in_force = self.entry(&draft.in_force().document, name);
+        let on_disk = match draft.says() {
+            Ok(document) => self.entry(document, name),
+            Err(_) => in_force.clone(),
+        };
+        Stored { in_force, on_disk }
+    }
+
+    /// Checks a change against the state that it meets, and says which state
+    /// it was made for.
+    fn met(&self, condition: &Condition, stored: Stored) -> Result<Stored, Refusal> {
+        let tag = stored.on_disk.as_ref().map(|entry| self.tag(entry));
+        condition.met(tag.as_ref())?;
+        Ok(match stored {
+            // The caller has seen what the file has.
+            Stored { on_disk, .. } if condition.is_careful() => Stored {
+                in_force: on_disk.clone(),
+                on_disk,
+            },
+            stored => stored,
+        })
+    }
+
+    /// Checks the removal of an entry, or a change that doesn't depend on what
+    /// it says: it must be in force as it is on disk. The entry, if it is there.
+    ///
+    /// # Errors
+    /// 409 for a file that can't be read or says something else, 412.
+    pub(super) fn settled(
+        &self,
+        draft: &Draft,
+        condition: &Condition,
+        name: &str,
+    ) -> Result<Option<Fields>, Refusal> {
+        draft.says().map_err(write::broken_file)?;
+        let stored = self.met(condition, self.stored(draft, name))?;
+        let (in_force, on_disk) = (stored.in_force.as_ref(), stored.on_disk.as_ref());
+        if on_disk.is_some() {
+            write::merged(&self.path(name), in_force, on_disk, None)?;
+        }
+        Ok(stored.on_disk)
     }
 
     /// The entry in the one spelling; as it is where it isn't valid, so that
@@ -98,9 +153,10 @@ impl Section {
     }
 }
 
-/// Whether the text has that field in that very spelling.
-pub(super) fn is_there(text: &str, path: &[&str]) -> bool {
-    edit::remove(text, path).as_deref() != Ok(text)
+/// An entry in force and on disk.
+struct Stored {
+    in_force: Option<Fields>,
+    on_disk: Option<Fields>,
 }
 
 /// A list of one text as that text.
@@ -112,40 +168,61 @@ fn one_of_one(value: Value) -> Value {
 }
 
 /// All entries by name, in file order.
-pub(super) fn list(section: &Section, call: &Call) -> Reply {
-    let entries = call.config.document.get(section.name);
-    let mut shown = Map::new();
-    for name in entries
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(Map::keys)
-    {
-        if let Some(entry) = show(section, call, name) {
-            shown.insert(name.clone(), Value::Object(entry));
+pub(super) async fn list(section: &'static Section, call: &Call) -> Result<Reply, Refusal> {
+    let config = Arc::clone(&call.config);
+    let hides = hides(call);
+    blocking(move || {
+        let mut shown = all(section, &config.document);
+        let tag = Tag::of(&Value::Object(shown.clone()));
+        if hides {
+            redact_each(&mut shown);
         }
-    }
-    Reply::json(&Value::Object(shown))
+        Ok(Reply::json(&Value::Object(shown)).tagged(&tag))
+    })
+    .await
+}
+
+/// All entries with what they mean without saying it.
+fn all(section: &Section, document: &Value) -> Fields {
+    let entries = document.get(section.name).and_then(Value::as_object);
+    let shown = entries.into_iter().flatten().map(|(name, entry)| {
+        let mut entry = entry.as_object().cloned().unwrap_or_default();
+        (section.fill)(&mut entry);
+        (name.clone(), Value::Object(entry))
+    });
+    shown.collect()
+}
+
+/// The tag of a whole section.
+pub(super) fn tag_of_all(section: &Section, document: &Value) -> Tag {
+    Tag::of(&Value::Object(all(section, document)))
+}
+
+fn redact_each(entries: &mut Fields) {
+    let entries = entries.values_mut().filter_map(Value::as_object_mut);
+    entries.for_each(redact);
 }
 
 /// One entry.
 pub(super) fn get(section: &Section, call: &Call) -> Result<Reply, Refusal> {
     let name = call.params.value("slug");
-    let entry = show(section, call, name).ok_or_else(|| section.unknown(name))?;
+    let entry = section.entry(&call.config.document, name);
+    let mut entry = entry.ok_or_else(|| section.unknown(name))?;
+    let tag = section.tag(&entry);
+    (section.fill)(&mut entry);
+    if hides(call) {
+        redact(&mut entry);
+    }
     let mut shown = Fields::new();
     if let Some(label) = section.label {
         shown.insert(label.to_owned(), name.into());
     }
     shown.extend(entry);
-    Ok(Reply::json(&Value::Object(shown)))
+    Ok(Reply::json(&Value::Object(shown)).tagged(&tag))
 }
 
-fn show(section: &Section, call: &Call, name: &str) -> Option<Fields> {
-    let mut entry = section.entry(&call.config.document, name)?;
-    (section.fill)(&mut entry);
-    if call.query("redact") == Some("true") {
-        redact(&mut entry);
-    }
-    Some(entry)
+fn hides(call: &Call) -> bool {
+    call.query("redact") == Some("true")
 }
 
 /// What a body asks for, with what its writing needs to know.
@@ -156,70 +233,97 @@ pub(super) struct Change {
     pub(super) body: Fields,
     /// What is in force.
     pub(super) config: Arc<Config>,
-    /// The file as the API shows it, if it can be read.
-    pub(super) document: Value,
+    /// The file as the API shows it, if it can be read; else what is in force.
+    pub(super) document: Arc<Value>,
+}
+
+impl Change {
+    fn new(name: String, body: Fields, draft: &Draft) -> Self {
+        let config = Arc::clone(draft.in_force());
+        let document = draft.says().unwrap_or(&config.document);
+        Self {
+            name,
+            body,
+            document: Arc::clone(document),
+            config,
+        }
+    }
 }
 
 /// Replaces an entry by the request's body, or makes it. `rules` adjusts the
-/// body to the stored entry, or refuses it.
+/// body to the stored entry, or refuses it. The tag is that of what is there
+/// afterwards.
 pub(super) async fn put(
     section: &'static Section,
     call: &mut Call,
     rules: fn(&mut Change, Option<&Fields>) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+) -> Result<Tag, Refusal> {
     let (name, body) = asked(section, call).await?;
-    let config = Arc::clone(&call.config);
+    let condition = Condition::of(&call.headers);
     let prefix = section.path(&name);
-    let change = move |text: &str| {
-        // A file that is not valid may become so by this.
-        let readable = document(text);
-        let known = readable.is_ok();
-        let document = readable.unwrap_or_else(|_| (*config.document).clone());
-        let stored = section.entry(&document, &name);
-        let mut change = Change {
-            name,
-            body,
-            config,
-            document,
-        };
-        rules(&mut change, stored.as_ref())?;
+    let change = move |draft: &mut Draft| {
+        let mut change = Change::new(name, body, draft);
+        let Stored { in_force, on_disk } =
+            section.met(&condition, section.stored(draft, &change.name))?;
+        rules(&mut change, in_force.as_ref())?;
         let mut entry = section.canonical(&change.name, change.body);
-        if let Some(stored) = &stored {
+        if let Some(stored) = &in_force {
             (section.strip)(&mut entry, stored);
         }
-        section.put(text, &change.name, stored.as_ref().filter(|_| known), entry)
+        let path = section.path(&change.name);
+        let merged = write::merged(&path, in_force.as_ref(), on_disk.as_ref(), Some(entry))?;
+        // A file that is not valid may become so by this.
+        let stored = on_disk.as_ref().filter(|_| draft.says().is_ok());
+        section.put(draft, &change.name, stored, merged.unwrap_or_default())
     };
-    write::edit(call, prefix, change).await.map(drop)
+    written(section, call, prefix, change).await
 }
 
 /// Lays the request's body over the stored entry. `rules` adjusts stored
-/// fields and body to one another, or refuses.
+/// fields and body to one another, or refuses. The tag is that of what is
+/// there afterwards.
 pub(super) async fn patch(
     section: &'static Section,
     call: &mut Call,
     rules: fn(&mut Change, &mut Fields) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+) -> Result<Tag, Refusal> {
     let (name, body) = asked(section, call).await?;
-    let config = Arc::clone(&call.config);
+    let condition = Condition::of(&call.headers);
     let prefix = section.path(&name);
-    let change = move |text: &str| {
-        let document = document(text).map_err(|faults| write::broken_file(&faults))?;
-        let stored = section.entry(&document, &name);
-        let stored = stored.ok_or_else(|| section.unknown(&name))?;
-        let mut change = Change {
-            name,
-            body,
-            config,
-            document,
-        };
+    let change = move |draft: &mut Draft| {
+        draft.says().map_err(write::broken_file)?;
+        let mut change = Change::new(name, body, draft);
+        let Stored { in_force, on_disk } =
+            section.met(&condition, section.stored(draft, &change.name))?;
+        // One that was just added by hand is as good as one in force.
+        let stored = in_force.or_else(|| on_disk.clone());
+        let stored = stored.ok_or_else(|| section.unknown(&change.name))?;
         let mut below = stored.clone();
         rules(&mut change, &mut below)?;
         let merged = section.merged(below, change.body);
         let mut entry = section.canonical(&change.name, merged);
         (section.strip)(&mut entry, &stored);
-        section.put(text, &change.name, Some(&stored), entry)
+        let path = section.path(&change.name);
+        let merged = write::merged(&path, Some(&stored), on_disk.as_ref(), Some(entry))?;
+        section.put(
+            draft,
+            &change.name,
+            on_disk.as_ref(),
+            merged.unwrap_or_default(),
+        )
     };
-    write::edit(call, prefix, change).await.map(drop)
+    written(section, call, prefix, change).await
+}
+
+async fn written(
+    section: &Section,
+    call: &Call,
+    prefix: Vec<String>,
+    change: impl FnOnce(&mut Draft) -> Result<(), Stop> + Send + 'static,
+) -> Result<Tag, Refusal> {
+    let config = write::change(call, prefix, change).await?;
+    let entry = section.entry(&config.document, call.params.value("slug"));
+    Ok(section.tag(&entry.unwrap_or_default()))
 }
 
 /// The entry's name and the body, which may repeat the name.

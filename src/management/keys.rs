@@ -5,9 +5,10 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::entry::{self, Change, Fields, Section};
+use super::tag::{Condition, Tag};
 use super::write;
 use super::{Answer, Call, Refusal, Reply};
-use crate::config::{document, edit};
+use crate::config::Draft;
 use crate::inference;
 
 pub(super) static KEYS: Section = Section {
@@ -56,7 +57,7 @@ fn instant(written: &Value) -> Option<i64> {
 
 /// All keys by name.
 pub fn list(call: Call) -> Answer {
-    Box::pin(async move { Ok(entry::list(&KEYS, &call)) })
+    Box::pin(async move { entry::list(&KEYS, &call).await })
 }
 
 /// One key.
@@ -67,7 +68,7 @@ pub fn get(call: Call) -> Answer {
 /// Makes a key or replaces it.
 pub fn put(mut call: Call) -> Answer {
     Box::pin(async move {
-        entry::put(&KEYS, &mut call, |change, stored| {
+        let tag = entry::put(&KEYS, &mut call, |change, stored| {
             match stored {
                 Some(stored) => {
                     without_instants(&mut change.body, stored)?;
@@ -78,24 +79,24 @@ pub fn put(mut call: Call) -> Answer {
             unused_secret(change)
         })
         .await?;
-        Ok(done(&call))
+        Ok(done(&call, &tag))
     })
 }
 
 /// Changes some fields of a key.
 pub fn patch(mut call: Call) -> Answer {
     Box::pin(async move {
-        entry::patch(&KEYS, &mut call, |change, stored| {
+        let tag = entry::patch(&KEYS, &mut call, |change, stored| {
             without_instants(&mut change.body, stored)?;
             unused_secret(change)
         })
         .await?;
-        Ok(done(&call))
+        Ok(done(&call, &tag))
     })
 }
 
-fn done(call: &Call) -> Reply {
-    Reply::json(&json!({ "success": true, "name": call.params.value("slug") }))
+fn done(call: &Call, tag: &Tag) -> Reply {
+    Reply::json(&json!({ "success": true, "name": call.params.value("slug") })).tagged(tag)
 }
 
 /// A key that is there keeps its instants; a body may only repeat them.
@@ -181,8 +182,12 @@ pub fn delete(call: Call) -> Answer {
     Box::pin(async move {
         call.takes_only(&[])?;
         let name = call.params.value("slug").to_owned();
-        let change = move |text: &str| Ok(edit::remove(text, &[KEYS.name, &name])?);
-        write::edit(&call, Vec::new(), change).await?;
+        let condition = Condition::of(&call.headers);
+        let change = move |draft: &mut Draft| {
+            KEYS.settled(draft, &condition, &name)?;
+            Ok(draft.remove(&[KEYS.name, &name])?)
+        };
+        write::change(&call, Vec::new(), change).await?;
         Ok(Reply::json(&json!({ "success": true })))
     })
 }
@@ -192,20 +197,21 @@ pub fn disable(call: Call) -> Answer {
     Box::pin(async move {
         let name = call.params.value("slug").to_owned();
         let prefix = KEYS.path(&name);
-        let change = move |text: &str| {
-            let document = document(text).map_err(|faults| write::broken_file(&faults))?;
-            let key = KEYS.entry(&document, &name);
+        let condition = Condition::of(&call.headers);
+        let change = move |draft: &mut Draft| {
+            let key = KEYS.settled(draft, &condition, &name)?;
             let key = key.ok_or_else(|| KEYS.unknown(&name))?;
             if key.get("expiresAt").and_then(instant).is_none() {
                 return Err(Refusal::bad("Only time-bound keys can be disabled").into());
             }
             if key.get("disabledAt").and_then(instant).is_some() {
-                return Ok(text.to_owned());
+                return Ok(());
             }
             let now = inference::wall_ms().into();
-            Ok(edit::set(text, &[KEYS.name, &name, "disabledAt"], &now)?)
+            Ok(draft.set(&[KEYS.name, &name, "disabledAt"], &now)?)
         };
-        write::edit(&call, prefix, change).await?;
-        Ok(done(&call))
+        let config = write::change(&call, prefix, change).await?;
+        let key = KEYS.entry(&config.document, call.params.value("slug"));
+        Ok(done(&call, &KEYS.tag(&key.unwrap_or_default())))
     })
 }

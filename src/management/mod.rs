@@ -8,13 +8,17 @@ pub mod concurrency;
 pub mod config;
 pub mod cooldowns;
 pub mod errors;
+pub mod fetch_models;
 pub mod keys;
 pub mod metrics;
 pub mod providers;
 pub mod route;
+pub mod settings;
+pub mod trial;
 pub mod usage;
 
 mod entry;
+mod tag;
 mod write;
 
 use std::pin::Pin;
@@ -23,7 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
@@ -33,6 +37,7 @@ use crate::body::{self, Body, ReadError};
 use crate::config::Config;
 use crate::router::{Params, percent_decode};
 use crate::store::StoreError;
+use tag::{Condition, Tag};
 
 /// Largest body of a management request: a configuration file with room to
 /// spare.
@@ -56,6 +61,8 @@ pub struct Call {
     pub principal: Principal,
     /// The path's parameters.
     pub params: Params,
+    /// The method.
+    pub method: Method,
     /// The header fields.
     pub headers: HeaderMap,
     query: Vec<(String, String)>,
@@ -77,6 +84,7 @@ impl Call {
             config,
             principal,
             params,
+            method: head.method,
             headers: head.headers,
             query,
             body: Some(body),
@@ -172,6 +180,7 @@ impl Call {
 pub struct Reply {
     status: StatusCode,
     content_type: HeaderValue,
+    tag: Option<HeaderValue>,
     body: Bytes,
 }
 
@@ -188,8 +197,15 @@ impl Reply {
         Self {
             status: StatusCode::OK,
             content_type: HeaderValue::from_static(content_type),
+            tag: None,
             body: body.into(),
         }
+    }
+
+    /// The same with the tag of the state that it tells, or has made.
+    fn tagged(mut self, tag: &Tag) -> Self {
+        self.tag = tag.value();
+        self
     }
 }
 
@@ -197,6 +213,7 @@ impl Reply {
 #[derive(Debug)]
 pub struct Refusal {
     status: StatusCode,
+    tag: Option<HeaderValue>,
     body: Value,
 }
 
@@ -206,6 +223,7 @@ impl Refusal {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
+            tag: None,
             body: json!({ "error": message.into() }),
         }
     }
@@ -245,10 +263,21 @@ impl Refusal {
 
     /// The same with the faults found, one by one.
     #[must_use]
-    pub fn with_details(mut self, details: Vec<Value>) -> Self {
+    pub fn with_details(self, details: Vec<Value>) -> Self {
+        self.with("details", details.into())
+    }
+
+    /// The same with another field.
+    fn with(mut self, name: &str, value: Value) -> Self {
         if let Some(body) = self.body.as_object_mut() {
-            body.insert("details".to_owned(), details.into());
+            body.insert(name.to_owned(), value);
         }
+        self
+    }
+
+    /// The same with the tag of the state that it met.
+    fn tagged(mut self, tag: Option<&Tag>) -> Self {
+        self.tag = tag.and_then(Tag::value);
         self
     }
 }
@@ -279,14 +308,30 @@ impl From<StoreError> for Refusal {
 
 /// Runs a handler.
 pub(crate) async fn answer(handler: Handler, call: Call) -> Response<Body> {
-    let (status, content_type, body) = match handler(call).await {
-        Ok(reply) => (reply.status, reply.content_type, reply.body),
-        Err(refusal) => (refusal.status, JSON, refusal.body.to_string().into()),
+    let condition = (call.method == Method::GET).then(|| Condition::of(&call.headers));
+    let (mut status, content_type, tag, mut body) = match handler(call).await {
+        Ok(reply) => (reply.status, reply.content_type, reply.tag, reply.body),
+        Err(refusal) => (
+            refusal.status,
+            JSON,
+            refusal.tag,
+            refusal.body.to_string().into(),
+        ),
     };
+    let known = tag
+        .as_ref()
+        .zip(condition)
+        .is_some_and(|(tag, condition)| condition.has(tag));
+    if known && status == StatusCode::OK {
+        (status, body) = (StatusCode::NOT_MODIFIED, Bytes::new());
+    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
+    if let Some(tag) = tag {
+        headers.insert(header::ETAG, tag);
+    }
     // Answers hold secrets; nothing on the way may keep or sniff them.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
@@ -306,6 +351,20 @@ pub(crate) fn unauthorized(core: &Core) -> Response<Body> {
         json!({ "error": { "message": "Unauthorized", "type": "auth_error", "code": 401 } })
             .to_string(),
     )
+}
+
+/// Too many credentials from there were none; this one was not looked at.
+pub(crate) fn throttled(core: &Core, seconds: i64) -> Response<Body> {
+    core.app.metrics.unauthorized();
+    let message = format!("Too many wrong credentials from this address; wait {seconds} s");
+    let mut response = body::json(
+        StatusCode::TOO_MANY_REQUESTS,
+        json!({ "error": { "message": message, "type": "auth_error", "code": 429 } }).to_string(),
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// An inference key where the admin key is wanted.

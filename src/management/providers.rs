@@ -1,11 +1,14 @@
 //! Who serves models: `/v0/management/providers`.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::entry::{self, Fields, Section};
+use super::tag::{Condition, Tag};
 use super::write::{self, Stop};
 use super::{Answer, Call, Refusal, Reply, aliases};
-use crate::config::{document, edit};
+use crate::config::Draft;
 
 pub(super) static PROVIDERS: Section = Section {
     name: "providers",
@@ -56,7 +59,7 @@ fn strip(provider: &mut Fields, stored: &Fields) {
 
 /// All providers by slug.
 pub fn list(call: Call) -> Answer {
-    Box::pin(async move { Ok(entry::list(&PROVIDERS, &call)) })
+    Box::pin(async move { entry::list(&PROVIDERS, &call).await })
 }
 
 /// One provider.
@@ -67,21 +70,21 @@ pub fn get(call: Call) -> Answer {
 /// Makes a provider or replaces it.
 pub fn put(mut call: Call) -> Answer {
     Box::pin(async move {
-        entry::put(&PROVIDERS, &mut call, |_, _| Ok(())).await?;
-        Ok(done(&call))
+        let tag = entry::put(&PROVIDERS, &mut call, |_, _| Ok(())).await?;
+        Ok(done(&call, &tag))
     })
 }
 
 /// Changes some fields of a provider.
 pub fn patch(mut call: Call) -> Answer {
     Box::pin(async move {
-        entry::patch(&PROVIDERS, &mut call, |_, _| Ok(())).await?;
-        Ok(done(&call))
+        let tag = entry::patch(&PROVIDERS, &mut call, |_, _| Ok(())).await?;
+        Ok(done(&call, &tag))
     })
 }
 
-fn done(call: &Call) -> Reply {
-    Reply::json(&json!({ "success": true, "slug": call.params.value("slug") }))
+fn done(call: &Call, tag: &Tag) -> Reply {
+    Reply::json(&json!({ "success": true, "slug": call.params.value("slug") })).tagged(tag)
 }
 
 /// Removes a provider; with `?cascade=true` also the targets that name it.
@@ -102,27 +105,26 @@ pub fn delete(call: Call) -> Answer {
             "Provider '{slug}' is still named by aliases; remove those targets, or add ?cascade=true"
         );
         let answer = json!({ "success": true, "provider": slug });
-        let change = move |text: &str| {
-            let text = if cascade {
-                without_targets(text, &slug)?
-            } else {
-                text.to_owned()
-            };
-            Ok(edit::remove(&text, &[PROVIDERS.name, &slug])?)
+        let condition = Condition::of(&call.headers);
+        let change = move |draft: &mut Draft| {
+            PROVIDERS.settled(draft, &condition, &slug)?;
+            if cascade {
+                remove_targets(draft, &slug)?;
+            }
+            Ok(draft.remove(&[PROVIDERS.name, &slug])?)
         };
-        let outcome = write::edit(&call, Vec::new(), change).await;
+        let outcome = write::change(&call, Vec::new(), change).await;
         outcome.map_err(|refusal| write::still_needed(refusal, &needed))?;
         Ok(Reply::json(&answer))
     })
 }
 
-/// The text without the targets that name a provider. Groups and aliases
-/// stay, be they empty.
-fn without_targets(text: &str, provider: &str) -> Result<String, Stop> {
-    let document = document(text).map_err(|faults| write::broken_file(&faults))?;
-    let names = document.get("models").and_then(Value::as_object);
-    let mut text = text.to_owned();
-    for name in names.into_iter().flat_map(|aliases| aliases.keys()) {
+/// Removes the targets that name a provider. Groups and aliases stay, be they
+/// empty.
+fn remove_targets(draft: &mut Draft, provider: &str) -> Result<(), Stop> {
+    let document = Arc::clone(draft.says().map_err(write::broken_file)?);
+    let all = document.get("models").and_then(Value::as_object);
+    for name in all.into_iter().flat_map(|aliases| aliases.keys()) {
         let Some(stored) = aliases::ALIASES.entry(&document, name) else {
             continue;
         };
@@ -132,7 +134,7 @@ fn without_targets(text: &str, provider: &str) -> Result<String, Stop> {
                 targets.retain(|target| target.get("provider") != Some(&provider.into()));
             }
         });
-        text = aliases::ALIASES.put(&text, name, Some(&stored), alias)?;
+        aliases::ALIASES.put(draft, name, Some(&stored), alias)?;
     }
-    Ok(text)
+    Ok(())
 }

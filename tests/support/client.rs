@@ -19,6 +19,11 @@ impl Client {
         Self { address }
     }
 
+    /// Where it sends them.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A connection on which the test writes and reads by itself.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();

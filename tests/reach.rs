@@ -1,0 +1,278 @@
+//! What the gateway asks others for its operator: lists of models, a target
+//! that is tried out, catalogues. And where it does not go.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in helpers of tests a failure is the test's failure"
+)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use support::upstream::{Upstream, nobody};
+use support::{Gateway, Response};
+
+const FETCH: &str = "/v0/management/providers/fetch-models";
+const TEST: &str = "/v0/management/test";
+
+/// A server that answers every request alike, and what it was asked.
+struct Told {
+    upstream: Upstream,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Told {
+    fn start(status: &'static str, body: impl Into<String>) -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (body, heard) = (body.into(), Arc::clone(&asked));
+        let upstream = Upstream::start(move |mut wire| {
+            while let Some(request) = wire.request() {
+                let request = String::from_utf8_lossy(&request).into_owned();
+                heard.lock().unwrap().push(request);
+                wire.answer(status, &body);
+            }
+        });
+        Self { upstream, asked }
+    }
+
+    /// A gateway that has it as a provider, so that it may be asked.
+    fn known(&self) -> Gateway {
+        let url = self.url("");
+        Gateway::with(&format!(
+            "providers:\n  it: {{ api_base_url: '{url}/v1', api_key: k }}\n"
+        ))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.upstream.address)
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn fetch(gateway: &Gateway, body: &Value) -> Response {
+    gateway.admin("POST", FETCH, body)
+}
+
+// ---- lists of models
+
+#[test]
+fn a_list_is_fetched_with_the_key_and_nothing_else() {
+    let told = Told::start(
+        "200 OK",
+        r#"{"object":"list","data":[{"id":"a","owned_by":"x"}]}"#,
+    );
+    let gateway = told.known();
+    let body = json!({ "url": told.url("/v1/models?all=1"), "apiKey": "sk-there" });
+    let answer = fetch(&gateway, &body).expect(200);
+    assert_eq!(
+        answer.json(),
+        json!({ "data": [{ "id": "a", "owned_by": "x" }] })
+    );
+    let asked = told.asked().join("").to_ascii_lowercase();
+    assert!(
+        asked.starts_with("get /v1/models?all=1 http/1.1\r\n"),
+        "{asked}"
+    );
+    assert!(asked.contains("authorization: bearer sk-there\r\n"));
+    assert!(asked.contains(&format!("host: {}\r\n", told.upstream.address)));
+    assert!(!asked.contains("admin"), "{asked}");
+    fetch(&gateway, &json!({ "url": told.url("/v1/models") })).expect(200);
+    let second = told.asked().pop().unwrap().to_ascii_lowercase();
+    assert!(!second.contains("authorization"));
+}
+
+#[test]
+fn a_list_of_ollama_is_told_as_one_of_openai() {
+    let told = Told::start(
+        "200 OK",
+        r#"{"models":[{"name":"llama3:8b","model":"llama3:8b","size":4}]}"#,
+    );
+    let gateway = told.known();
+    let answer = fetch(&gateway, &json!({ "url": told.url("/api/tags") })).expect(200);
+    let model = &answer.json()["data"][0];
+    assert_eq!(
+        (&model["id"], &model["owned_by"]),
+        (&json!("llama3:8b"), &json!("ollama"))
+    );
+}
+
+#[test]
+fn a_complaint_is_passed_on_without_the_key() {
+    let told = Told::start("401 Unauthorized", r#"{"error":"sk-there is no key"}"#);
+    let gateway = told.known();
+    let body = json!({ "url": told.url("/v1/models"), "apiKey": "sk-there" });
+    let error = fetch(&gateway, &body).expect(401).json()["error"].clone();
+    assert_eq!(error["type"], "provider_error");
+    assert_eq!(error["code"], 401);
+    assert_eq!(error["details"], r#"{"error":"[redacted] is no key"}"#);
+}
+
+#[test]
+fn no_redirection_is_followed() {
+    let inner = Told::start("200 OK", r#"{"data":[{"id":"stolen"}]}"#);
+    let location = inner.url("/v1/models");
+    let outer = Upstream::start(move |mut wire| {
+        while wire.request().is_some() {
+            let head =
+                format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+            wire.write(head.as_bytes());
+        }
+    });
+    let file = format!(
+        "providers:\n  a: {{ api_base_url: 'http://{}/v1', api_key: k }}\n  b: {{ api_base_url: '{}/v1', api_key: k }}\n",
+        outer.address,
+        inner.url("")
+    );
+    let gateway = Gateway::with(&file);
+    let url = format!("http://{}/v1/models", outer.address);
+    let answer = fetch(&gateway, &json!({ "url": url, "apiKey": "sk-there" })).expect(502);
+    assert!(answer.text().contains("not followed"), "{}", answer.text());
+    assert_eq!(answer.header("location"), None);
+    assert_eq!(inner.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_no_list_or_has_no_end_is_refused() {
+    let long = format!("{{\"data\":[\"{}\"]}}", "x".repeat(9 << 20));
+    for (body, status) in [
+        ("<html>".to_owned(), 502),
+        ("{\"data\":5}".to_owned(), 502),
+        (long, 502),
+    ] {
+        let told = Told::start("200 OK", body);
+        let gateway = told.known();
+        let answer = fetch(&gateway, &json!({ "url": told.url("/v1/models") })).expect(status);
+        assert_eq!(answer.json()["error"]["type"], "provider_error");
+    }
+    let address = nobody();
+    let gateway = Gateway::with(&format!(
+        "providers:\n  it: {{ api_base_url: 'http://{address}/v1', api_key: k }}\n"
+    ));
+    let answer = fetch(&gateway, &json!({ "url": format!("http://{address}/") })).expect(500);
+    assert_eq!(answer.json()["error"]["type"], "fetch_error");
+}
+
+#[test]
+fn this_machine_and_metadata_services_are_not_asked() {
+    let told = Told::start("200 OK", r#"{"data":[{"id":"inside"}]}"#);
+    let gateway = Gateway::start();
+    let port = told.upstream.address.port();
+    for (url, kind) in [
+        (format!("http://127.0.0.1:{port}/"), "ssrf_blocked"),
+        (format!("http://localhost:{port}/"), "ssrf_blocked"),
+        (format!("http://LOCALHOST.:{port}/"), "ssrf_blocked"),
+        (format!("http://127.1:{port}/"), "ssrf_blocked"),
+        (format!("http://2130706433:{port}/"), "ssrf_blocked"),
+        (format!("http://0.0.0.0:{port}/"), "ssrf_blocked"),
+        (format!("http://[::1]:{port}/"), "ssrf_blocked"),
+        (format!("http://[::ffff:127.0.0.1]:{port}/"), "ssrf_blocked"),
+        (
+            "http://169.254.169.254/latest/meta-data/".to_owned(),
+            "ssrf_blocked",
+        ),
+        (
+            "http://metadata.google.internal/".to_owned(),
+            "ssrf_blocked",
+        ),
+        ("ftp://example.com/".to_owned(), "ssrf_blocked"),
+        ("file:///etc/passwd".to_owned(), "validation_error"),
+        (
+            format!("http://user:word@127.0.0.1:{port}/"),
+            "validation_error",
+        ),
+        ("not a url".to_owned(), "validation_error"),
+        (String::new(), "validation_error"),
+    ] {
+        let answer = fetch(&gateway, &json!({ "url": url })).expect(400);
+        assert_eq!(
+            answer.json()["error"]["type"],
+            kind,
+            "{url}: {}",
+            answer.text()
+        );
+    }
+    assert_eq!(told.asked(), Vec::<String>::new());
+    for body in [
+        json!({}),
+        json!({ "url": 5 }),
+        json!({ "url": "http://x/", "apiKey": 5 }),
+        json!({ "url": "http://x/", "key": "k" }),
+        json!({ "url": "http://x/", "apiKey": "$env:HOME" }),
+        json!([]),
+    ] {
+        let answer = fetch(&gateway, &body).expect(400);
+        assert_eq!(answer.json()["error"]["type"], "validation_error", "{body}");
+    }
+}
+
+// ---- trying a target out
+
+#[test]
+fn a_target_is_tried_out_in_every_protocol_and_leaves_rows() {
+    let gateway = Gateway::with(
+        "providers:\n  all: { api_base_url: { chat: 'http://SIMULATOR/v1', messages: 'http://SIMULATOR/v1', responses: 'http://SIMULATOR/v1', gemini: 'http://SIMULATOR', embeddings: 'http://SIMULATOR/v1', speech: 'http://SIMULATOR/v1', images: 'http://SIMULATOR/v1' }, api_key: k }\n",
+    );
+    for (kind, told) in [
+        ("chat", Some("Success")),
+        ("messages", None),
+        ("gemini", None),
+        ("responses", None),
+        ("embeddings", Some("Success (1 embedding)")),
+        ("images", Some("Success (1 image created)")),
+        ("speech", Some("Success")),
+    ] {
+        let body = json!({ "provider": "all", "model": "any", "apiType": kind });
+        let answer = gateway.admin("POST", TEST, &body).expect(200).json();
+        assert_eq!(answer["success"], true, "{answer}");
+        assert_eq!(answer["apiType"], kind);
+        assert!(answer["durationMs"].is_u64());
+        match told {
+            Some(told) => assert_eq!(answer["response"], told),
+            None => assert!(!answer["response"].as_str().unwrap().is_empty(), "{answer}"),
+        }
+    }
+    let rows = gateway.rows(7);
+    assert_eq!(rows.len(), 7);
+    for row in rows {
+        assert_eq!(row["apiKey"], "probe");
+        assert_eq!(row["responseStatus"], "success");
+    }
+}
+
+#[test]
+fn a_target_that_fails_is_told_with_its_reason() {
+    let told = Told::start(
+        "500 Internal Server Error",
+        r#"{"error":{"message":"out of order"}}"#,
+    );
+    let gateway = told.known();
+    for kind in ["chat", "messages", "gemini"] {
+        let body = json!({ "provider": "it", "model": "any", "apiType": kind });
+        let answer = gateway.admin("POST", TEST, &body).expect(200).json();
+        assert_eq!(answer["success"], false, "{answer}");
+        assert!(!answer["error"].as_str().unwrap().is_empty());
+        gateway
+            .admin("DELETE", "/v0/management/cooldowns", &Value::Null)
+            .expect(200);
+    }
+    let body = json!({ "provider": "nobody", "model": "any" });
+    let answer = gateway.admin("POST", TEST, &body).expect(200).json();
+    assert_eq!(answer["success"], false);
+    for body in [
+        json!({}),
+        json!({ "provider": "it" }),
+        json!({ "provider": "it", "model": "" }),
+        json!({ "provider": 5, "model": "m" }),
+        json!({ "provider": "it", "model": "m", "apiType": "transcriptions" }),
+        json!({ "provider": "it", "model": "m", "apiType": "telepathy" }),
+    ] {
+        let answer = gateway.admin("POST", TEST, &body).expect(400).json();
+        assert_eq!(answer["success"], false, "{body}");
+    }
+}
