@@ -27,6 +27,7 @@ use crate::routing::{Candidate, Switchboard};
 use crate::store::Writer;
 use crate::store::row::{CooldownRow, ErrorRow, Status, UsageRow};
 use crate::upstream::{Failure, Outbound};
+use crate::usage::pricing::Price;
 
 pub use keep::Keep;
 
@@ -122,6 +123,10 @@ pub struct Exchange {
     attempts: Vec<Attempt>,
     in_flight: Option<InFlightGuard>,
     trying: Option<Trying>,
+    /// What the target costs that is tried or answers.
+    price: Option<Arc<Price>>,
+    /// Whether a target's answer began.
+    answered: bool,
     retries: u32,
     outcome: Option<Status>,
     /// The caller's key, once it is known.
@@ -180,6 +185,7 @@ impl Exchange {
             all_attempted: None,
             tokens: Tokens::default(),
             tokens_estimated: false,
+            bill: None,
             duration_ms: 0.0,
             ttft_ms: None,
             streamed: false,
@@ -199,6 +205,8 @@ impl Exchange {
             attempts: Vec::new(),
             in_flight: None,
             trying: None,
+            price: None,
+            answered: false,
             retries: 0,
             outcome: None,
             key: None,
@@ -340,6 +348,8 @@ impl Exchange {
         passthrough: bool,
         trial: Option<Trial>,
     ) {
+        // Counting a request's tokens says nothing about its target, and is free.
+        self.price = trial.as_ref().map(|_| Arc::clone(&candidate.price));
         self.trying = trial.map(|trial| Trying {
             trial,
             began: Instant::now(),
@@ -436,6 +446,7 @@ impl Exchange {
         if let Some(trying) = &mut self.trying {
             trying.trial.answering();
         }
+        self.answered = true;
         self.books.switchboard.budget.answered(self.retries);
         self.retries = 0;
         if let Some(row) = &mut self.row {
@@ -505,6 +516,9 @@ impl Exchange {
         let now = Instant::now();
         if let Some(trying) = self.trying.take() {
             self.learn(trying, &row, status, now);
+        }
+        if self.answered {
+            row.bill = self.price.take().map(|price| price.bill(&row.tokens));
         }
         row.status = status;
         row.duration_ms = milliseconds(self.started, now);

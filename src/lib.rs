@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 // 1. Pure: bytes and values. No runtime, no clock, no lock, no disk.
+pub mod money;
 pub mod protocol;
 pub mod router;
 
@@ -43,6 +44,7 @@ pub mod telemetry;
 // 3. One concern each.
 pub mod alarm;
 pub mod auth;
+pub mod usage;
 pub mod routing;
 pub mod upstream;
 pub mod exchange;

@@ -18,6 +18,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 
+use crate::money::Nanos;
+
 /// Most label sets of one family; the rest is counted under `other`.
 pub const SERIES_LIMIT: usize = 1000;
 
@@ -55,6 +57,8 @@ pub struct Observation<'a> {
     pub cached: u64,
     /// Input tokens written to a cache.
     pub cache_write: u64,
+    /// What it cost, as far as is known.
+    pub cost: Nanos,
 }
 
 /// Sums over requests. Times are microseconds.
@@ -76,6 +80,8 @@ pub struct Figures {
     pub cache_write: u64,
     /// Durations added up.
     pub duration_us: u64,
+    /// Costs added up, as far as they are known.
+    pub cost: Nanos,
     ttft_us: u64,
     ttft_count: u64,
     generated: u64,
@@ -93,6 +99,7 @@ impl Figures {
         self.cached = self.cached.saturating_add(seen.cached);
         self.cache_write = self.cache_write.saturating_add(seen.cache_write);
         self.duration_us = self.duration_us.saturating_add(duration_us);
+        self.cost = self.cost.plus(seen.cost);
         if let Some(ttft) = seen.ttft_ms {
             self.ttft_us = self.ttft_us.saturating_add(micros(ttft));
             self.ttft_count += 1;
@@ -119,6 +126,7 @@ impl Figures {
         self.cached = self.cached.saturating_add(other.cached);
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
         self.duration_us = self.duration_us.saturating_add(other.duration_us);
+        self.cost = self.cost.plus(other.cost);
     }
 
     const fn tokens(&self) -> u64 {
@@ -556,6 +564,13 @@ const DURATION: Column = (
     Value::One(|f| millis(f.duration_us)),
 );
 
+const COST: Column = (
+    "cost_usd_total",
+    "What requests cost, US dollars, as far as it is known.",
+    "counter",
+    Value::One(|f| f.cost.dollars()),
+);
+
 const TOTAL: &[Column] = &[
     REQUESTS,
     ERRORS,
@@ -588,6 +603,12 @@ const TODAY: &[Column] = &[
         Value::Tokens,
     ),
     (
+        "cost_today_usd",
+        "What requests cost since midnight, US dollars.",
+        "gauge",
+        Value::One(|f| f.cost.dollars()),
+    ),
+    (
         "duration_ms_today",
         "Durations of requests since midnight added up, milliseconds.",
         "gauge",
@@ -598,6 +619,7 @@ const PROVIDER: &[Column] = &[
     REQUESTS,
     ERRORS,
     TOKENS,
+    COST,
     (
         "avg_latency_ms",
         "Mean duration of a request, milliseconds.",
@@ -626,7 +648,7 @@ const PROVIDER: &[Column] = &[
 ];
 const ALIAS: &[Column] = &[REQUESTS, TOKEN_SUM, DURATION];
 const KEY: &[Column] = &[REQUESTS, TOKEN_SUM];
-const ATTRIBUTION: &[Column] = &[REQUESTS, TOKEN_SUM, ERRORS];
+const ATTRIBUTION: &[Column] = &[REQUESTS, TOKEN_SUM, COST, ERRORS];
 
 /// A kind of token and how many of it there are.
 type TokenType = (&'static str, fn(&Figures) -> u64);

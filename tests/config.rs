@@ -72,7 +72,7 @@ fn the_example_loads_as_it_is() {
         config
             .warnings
             .iter()
-            .any(|line| line.starts_with("pricing: not in effect yet"))
+            .any(|line| line.starts_with("quota checkers: not in effect yet"))
     );
 }
 

@@ -1126,6 +1126,7 @@ fn row(number: u128, start_ms: i64, key: &str) -> UsageRow {
         all_attempted: None,
         tokens: Tokens::default(),
         tokens_estimated: false,
+        bill: None,
         duration_ms: 100.0 * number as f64,
         ttft_ms: None,
         streamed: false,

@@ -47,6 +47,7 @@ fn row(start_ms: i64) -> UsageRow {
         all_attempted: None,
         tokens: Tokens::default(),
         tokens_estimated: false,
+        bill: None,
         duration_ms: 100.0,
         ttft_ms: None,
         streamed: false,
@@ -148,6 +149,7 @@ fn a_record_has_every_field_in_the_contracts_order() {
             cache_write_other: None,
             output: Some(20),
             reasoning: Some(5),
+            ..Tokens::default()
         },
         duration_ms: 140.5,
         ttft_ms: Some(40.5),

@@ -119,6 +119,7 @@ impl Names {
                 ..Tokens::default()
             },
             tokens_estimated: false,
+            bill: None,
             duration_ms: 1834.25,
             ttft_ms: Some(412.5),
             streamed: true,

@@ -262,6 +262,8 @@ pub struct Provider {
     /// Taken off the price of every model without a discount of its own,
     /// from 0 to 1.
     pub discount: Option<f64>,
+    /// Whether tokens that it does not report are estimated.
+    pub estimate_tokens: bool,
     /// Most requests in flight.
     pub max_concurrency: Option<u32>,
     /// Whether failures give its models no rest.
@@ -335,6 +337,8 @@ pub struct ProviderModel {
     pub capabilities: Option<Map<String, Value>>,
     /// What it costs, if the file says.
     pub pricing: Option<Pricing>,
+    /// Whether the list has no more of it than its name.
+    pub name_only: bool,
     /// Most requests in flight.
     pub max_concurrency: Option<u32>,
 }
@@ -369,10 +373,23 @@ pub struct Rates {
     pub input: f64,
     /// Output.
     pub output: f64,
-    /// Input read from the cache.
+    /// Input read from the cache; free if it is not told.
     pub cached: Option<f64>,
-    /// Input written to the cache.
+    /// Input written to the cache; free if it is not told.
     pub cache_write: Option<f64>,
+    /// Input written to the cache for an hour or longer; as `cache_write` if it
+    /// is not told.
+    pub cache_write_long: Option<f64>,
+    /// Reasoning; as output if it is not told.
+    pub reasoning: Option<f64>,
+    /// Sound in the input; as input if it is not told.
+    pub audio_input: Option<f64>,
+    /// Sound in the output; as output if it is not told.
+    pub audio_output: Option<f64>,
+    /// Pictures in the input; as input if it is not told.
+    pub image_input: Option<f64>,
+    /// Pictures in the output; as output if it is not told.
+    pub image_output: Option<f64>,
 }
 
 /// Rates for a range of input sizes, both bounds included.

@@ -65,6 +65,7 @@ fn provider(check: &mut Check<'_>, id: &str, node: &Node, root: &Node) -> Provid
         models,
         attempt_timeout: milliseconds.map(Duration::from_millis),
         discount: node.get("discount").and_then(Node::number),
+        estimate_tokens: flag(node, "estimateTokens", false),
         max_concurrency: count(node, "maxConcurrency"),
         disable_cooldown: flag(node, "disable_cooldown", false),
         stall: stall_of(root, node),
@@ -207,6 +208,7 @@ fn models(
             let Some(name) = item.text() else { continue };
             let plain = ProviderModel {
                 adapters: inherited.clone(),
+                name_only: true,
                 ..ProviderModel::default()
             };
             if models.insert(name.into(), Arc::new(plain)).is_some() {
@@ -237,6 +239,7 @@ fn model(check: &mut Check<'_>, node: &Node, inherited: &Chain) -> ProviderModel
         pricing: node
             .get("pricing")
             .and_then(|pricing| check.within("pricing", |check| self::pricing(check, pricing))),
+        name_only: false,
         max_concurrency: count(node, "maxConcurrency"),
     }
 }
@@ -255,7 +258,7 @@ pub(in crate::config) fn kind(node: &Node) -> ModelKind {
 fn pricing(check: &mut Check<'_>, node: &Node) -> Option<Pricing> {
     let number = |field| node.get(field).and_then(Node::number);
     let source = match node.get("source")?.text()? {
-        "simple" => PriceSource::Simple(rates(node, ["input", "output", "cached", "cache_write"])),
+        "simple" => PriceSource::Simple(rates(node, "")),
         "defined" => PriceSource::Defined(price_ranges(check, node.get("range")?)),
         "per_request" => PriceSource::PerRequest(number("amount")?),
         "openrouter" => PriceSource::OpenRouter(node.get("slug")?.text()?.to_owned()),
@@ -266,12 +269,6 @@ fn pricing(check: &mut Check<'_>, node: &Node) -> Option<Pricing> {
 }
 
 fn price_ranges(check: &mut Check<'_>, node: &Node) -> Vec<PriceRange> {
-    let fields = [
-        "input_per_m",
-        "output_per_m",
-        "cached_per_m",
-        "cache_write_per_m",
-    ];
     let mut ranges = Vec::new();
     if node.items().is_empty() {
         check.within("range", |check| {
@@ -288,7 +285,7 @@ fn price_ranges(check: &mut Check<'_>, node: &Node) -> Vec<PriceRange> {
                 .get("upper_bound")
                 .and_then(Node::number)
                 .unwrap_or(f64::INFINITY),
-            rates: rates(item, fields),
+            rates: rates(item, "_per_m"),
         };
         if range.lower > range.upper {
             let message = format!(
@@ -304,13 +301,20 @@ fn price_ranges(check: &mut Check<'_>, node: &Node) -> Vec<PriceRange> {
     ranges
 }
 
-fn rates(node: &Node, [input, output, cached, cache_write]: [&str; 4]) -> Rates {
-    let number = |field: &str| node.get(field).and_then(Node::number);
+/// The rates of a price, whose names all end in `suffix`.
+fn rates(node: &Node, suffix: &str) -> Rates {
+    let rate = |name: &str| node.get(&format!("{name}{suffix}")).and_then(Node::number);
     Rates {
-        input: number(input).unwrap_or(0.0),
-        output: number(output).unwrap_or(0.0),
-        cached: number(cached),
-        cache_write: number(cache_write),
+        input: rate("input").unwrap_or(0.0),
+        output: rate("output").unwrap_or(0.0),
+        cached: rate("cached"),
+        cache_write: rate("cache_write"),
+        cache_write_long: rate("cache_write_1h"),
+        reasoning: rate("reasoning"),
+        audio_input: rate("audio_input"),
+        audio_output: rate("audio_output"),
+        image_input: rate("image_input"),
+        image_output: rate("image_output"),
     }
 }
 

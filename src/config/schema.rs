@@ -113,7 +113,7 @@ const HEADERS: Shape = Shape::Map(&Shape::Secret);
 const SWITCH: Shape = Shape::Fields(&closed(&[field("enabled", Shape::Flag)]));
 const PROBABILITY: Shape = Shape::Number(0.0, 1.0);
 const SECONDS: Shape = Shape::Whole(1, 86_400);
-const RATE: Shape = Shape::Number(0.0, 1e12);
+const RATE: Shape = Shape::Number(0.0, 1e7);
 const CONCURRENCY: Shape = Shape::Nullable(&Shape::Whole(1, 1_000_000));
 
 /// Words for the protocols in `api_base_url`, `access_via` and `type`.
@@ -331,7 +331,7 @@ pub(in crate::config) static PROVIDER: Table = closed(&[
     field("disable_cooldown", Shape::Flag),
     field("stall_cooldown", Shape::Flag),
     field("allow_100_percent_utilization", Shape::Flag).later("quota checkers"),
-    field("discount", Shape::Nullable(&PROBABILITY)).later("pricing"),
+    field("discount", Shape::Nullable(&PROBABILITY)),
     field(
         "models",
         Shape::Nullable(&Shape::Either(&[
@@ -341,7 +341,7 @@ pub(in crate::config) static PROVIDER: Table = closed(&[
     ),
     field("headers", HEADERS),
     field("extraBody", Shape::Object),
-    field("estimateTokens", Shape::Flag).later("token estimates"),
+    field("estimateTokens", Shape::Flag),
     field("useClaudeMasking", Shape::Flag).later("client masking"),
     field(
         "quota_checker",
@@ -435,8 +435,7 @@ static PROVIDER_MODEL: Table = closed(&[
     field(
         "pricing",
         Shape::Nullable(&Shape::Tagged("source", PRICING)),
-    )
-    .later("pricing"),
+    ),
     field("access_via", Shape::List(&Shape::Word(PROTOCOLS))),
     field("extraBody", Shape::Object),
     field("adapter", ADAPTER_LIST),
@@ -584,6 +583,12 @@ static PRICING: &[(&str, &Table)] = &[
             field("output", RATE),
             field("cached", Shape::Nullable(&RATE)),
             field("cache_write", Shape::Nullable(&RATE)),
+            field("cache_write_1h", Shape::Nullable(&RATE)),
+            field("reasoning", Shape::Nullable(&RATE)),
+            field("audio_input", Shape::Nullable(&RATE)),
+            field("audio_output", Shape::Nullable(&RATE)),
+            field("image_input", Shape::Nullable(&RATE)),
+            field("image_output", Shape::Nullable(&RATE)),
             field("discount", Shape::Nullable(&PROBABILITY)),
         ]),
     ),
@@ -620,6 +625,12 @@ static PRICE_RANGE: Table = closed(&[
     field("output_per_m", RATE).required(),
     field("cached_per_m", Shape::Nullable(&RATE)),
     field("cache_write_per_m", Shape::Nullable(&RATE)),
+    field("cache_write_1h_per_m", Shape::Nullable(&RATE)),
+    field("reasoning_per_m", Shape::Nullable(&RATE)),
+    field("audio_input_per_m", Shape::Nullable(&RATE)),
+    field("audio_output_per_m", Shape::Nullable(&RATE)),
+    field("image_input_per_m", Shape::Nullable(&RATE)),
+    field("image_output_per_m", Shape::Nullable(&RATE)),
 ]);
 
 static QUOTA_CHECKER: Table = closed(&[

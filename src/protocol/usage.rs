@@ -2,11 +2,16 @@
 //! usage object is read into it. Input means different things to different
 //! vendors; a sum over these buckets counts every token once.
 
+use memchr::memmem;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Protocol;
+use crate::money::{Cost, Nanos};
 
-/// Tokens in disjoint buckets; `None` is "not reported", which is not zero.
+/// Tokens in disjoint buckets; `None` is "not reported", which is not zero. What
+/// of them was sound or pictures is told beside the buckets, not in ones of its
+/// own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// Input that was neither read from nor written to a cache.
@@ -25,9 +30,56 @@ pub struct Tokens {
     pub output: Option<u64>,
     /// Output spent on reasoning.
     pub reasoning: Option<u64>,
+    /// How much of the input, cached or not, was sound.
+    pub audio_input: Option<u64>,
+    /// How much of the input, cached or not, was pictures.
+    pub image_input: Option<u64>,
+    /// How much of the output was sound.
+    pub audio_output: Option<u64>,
+    /// How much of the output was pictures.
+    pub image_output: Option<u64>,
+    /// What the provider itself says that it charges.
+    pub charge: Option<Charge>,
+}
+
+/// A provider's own word for what a request cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// All of it.
+    pub total: Nanos,
+    /// The same by kind of token, where it says so.
+    pub parts: Option<Cost>,
 }
 
 impl Tokens {
+    /// Whether no bucket was reported.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.inputs()
+            .chain(self.outputs())
+            .flatten()
+            .next()
+            .is_none()
+    }
+
+    /// The buckets of what was sent.
+    pub fn inputs(&self) -> impl Iterator<Item = Option<u64>> {
+        [
+            self.input,
+            self.cache_read,
+            self.cache_write_short,
+            self.cache_write_long,
+            self.cache_write_other,
+            self.tool_prompt,
+        ]
+        .into_iter()
+    }
+
+    /// The buckets of what was written.
+    pub fn outputs(&self) -> impl Iterator<Item = Option<u64>> {
+        [self.output, self.reasoning].into_iter()
+    }
+
     /// Takes over what a later snapshot reports and keeps the rest.
     pub fn update(&mut self, later: &Self) {
         let later = &self.with_lifetimes(*later);
@@ -40,10 +92,15 @@ impl Tokens {
             (&mut self.tool_prompt, later.tool_prompt),
             (&mut self.output, later.output),
             (&mut self.reasoning, later.reasoning),
+            (&mut self.audio_input, later.audio_input),
+            (&mut self.image_input, later.image_input),
+            (&mut self.audio_output, later.audio_output),
+            (&mut self.image_output, later.image_output),
         ];
         for (mine, theirs) in pairs {
             *mine = theirs.or(*mine);
         }
+        self.charge = later.charge.or(self.charge);
     }
 
     /// The last report of an Anthropic stream says how much was written to the
@@ -69,6 +126,15 @@ impl Tokens {
 /// schema may have a property of that name.
 #[must_use]
 pub fn decode(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
+    let mut tokens = buckets(protocol, object)?;
+    // Few providers say it, and reading it costs a second look.
+    if memmem::find(object, b"cost").is_some() {
+        tokens.charge = charge(object);
+    }
+    Some(tokens)
+}
+
+fn buckets(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
     match protocol {
         Protocol::Messages => messages(object),
         Protocol::Gemini => gemini(object),
@@ -83,7 +149,60 @@ pub fn decode(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
     }
 }
 
-#[derive(Deserialize, Debug, Default, PartialEq)]
+/// What usage objects call the whole cost in dollars; the first that is an amount
+/// counts. xAI tells it in ten-billionths.
+const CHARGES: [(&str, f64); 3] = [
+    ("cost", 1.0),
+    ("estimated_cost", 1.0),
+    ("cost_in_usd_ticks", 1e-10),
+];
+
+/// What the parts of a cost are called.
+const PARTS: [[&str; 2]; 4] = [
+    ["input_cost", "upstream_inference_prompt_cost"],
+    ["output_cost", "upstream_inference_completions_cost"],
+    ["cached_input_cost", ""],
+    ["cache_write_input_cost", ""],
+];
+
+/// The cost that a usage object tells: OpenRouter's and its kin's `cost` with
+/// `cost_details`, Perplexity's object `cost`, DeepInfra's `estimated_cost`, xAI's
+/// `cost_in_usd_ticks`.
+fn charge(object: &[u8]) -> Option<Charge> {
+    let usage: Value = serde_json::from_slice(object).ok()?;
+    let amount = |value: &Value, unit: f64| Nanos::from_dollars(value.as_f64()? * unit);
+    let told = CHARGES.iter().find_map(|(name, unit)| {
+        let value = usage.get(name)?;
+        amount(value.get("total_cost").unwrap_or(value), *unit)
+    });
+    let details = &usage["cost_details"];
+    let total = told.or_else(|| amount(&details["total_cost"], 1.0))?;
+    // With a key of the operator's own, `cost` is what is charged for the service
+    // and the model's provider charges beside it.
+    if usage["is_byok"] == true
+        && let Some(beside) = amount(&details["upstream_inference_cost"], 1.0)
+    {
+        return Some(Charge {
+            total: total.plus(beside),
+            parts: None,
+        });
+    }
+    let [input, output, cached, cache_write] = PARTS.map(|names| {
+        let mut told = names.iter().filter_map(|name| details.get(name));
+        told.find_map(|value| amount(value, 1.0))
+    });
+    let parts = Cost {
+        input: input.unwrap_or_default(),
+        output: output.unwrap_or_default(),
+        cached: cached.unwrap_or_default(),
+        cache_write: cache_write.unwrap_or_default(),
+    };
+    // Parts that leave something out are none: rows add up.
+    let parts = Some(parts).filter(|parts| parts.total() == total);
+    Some(Charge { total, parts })
+}
+
+#[derive(Deserialize)]
 struct Chat {
     prompt_tokens: u64,
     #[serde(default)]
@@ -105,6 +224,10 @@ struct PromptDetails {
     #[serde(default)]
     cached_tokens: Option<u64>,
     #[serde(default)]
+    audio_tokens: Option<u64>,
+    #[serde(default)]
+    image_tokens: Option<u64>,
+    #[serde(default)]
     cache_write_tokens: Option<u64>,
     #[serde(default)]
     cache_write_tokens_details: Option<WriteDetails>,
@@ -124,6 +247,10 @@ struct OutputDetails {
     reasoning_tokens: Option<u64>,
     #[serde(default)]
     thinking_tokens: Option<u64>,
+    #[serde(default)]
+    audio_tokens: Option<u64>,
+    #[serde(default)]
+    image_tokens: Option<u64>,
 }
 
 fn chat(object: &[u8]) -> Option<Tokens> {
@@ -134,9 +261,8 @@ fn chat(object: &[u8]) -> Option<Tokens> {
         .or(usage.prompt_cache_hit_tokens)
         .or(usage.cached_tokens);
     let write = details.cache_write_tokens;
-    let reasoning = usage
-        .completion_tokens_details
-        .and_then(|details| details.reasoning_tokens);
+    let written = usage.completion_tokens_details.unwrap_or_default();
+    let reasoning = written.reasoning_tokens;
     let output = usage.completion_tokens.map(|completion| {
         let counted = reasoning.unwrap_or(0);
         // Some servers count reasoning beside the completion, not in it.
@@ -159,6 +285,10 @@ fn chat(object: &[u8]) -> Option<Tokens> {
         cache_write_other: write,
         output,
         reasoning,
+        audio_input: details.audio_tokens,
+        image_input: details.image_tokens,
+        audio_output: written.audio_tokens,
+        image_output: written.image_tokens,
         ..Tokens::default()
     })
 }
@@ -188,9 +318,8 @@ fn responses(object: &[u8]) -> Option<Tokens> {
     let other = written
         .map(|written| written.saturating_sub(split))
         .filter(|rest| *rest > 0 || split == 0);
-    let reasoning = usage
-        .output_tokens_details
-        .and_then(|details| details.reasoning_tokens);
+    let spoken = usage.output_tokens_details.unwrap_or_default();
+    let reasoning = spoken.reasoning_tokens;
     let cached = details.cached_tokens.unwrap_or(0);
     let cached = cached.saturating_add(written.unwrap_or(split));
     Some(Tokens {
@@ -203,6 +332,10 @@ fn responses(object: &[u8]) -> Option<Tokens> {
             .output_tokens
             .map(|output| output.saturating_sub(reasoning.unwrap_or(0))),
         reasoning,
+        audio_input: details.audio_tokens,
+        image_input: details.image_tokens,
+        audio_output: spoken.audio_tokens,
+        image_output: spoken.image_tokens,
         ..Tokens::default()
     })
 }
@@ -264,7 +397,7 @@ fn messages(object: &[u8]) -> Option<Tokens> {
             .output_tokens
             .map(|output| output.saturating_sub(thinking.unwrap_or(0))),
         reasoning: thinking,
-        tool_prompt: None,
+        ..Tokens::default()
     })
 }
 

@@ -22,7 +22,6 @@ pub mod cooldown;
 pub mod dice;
 pub mod explain;
 pub mod permit;
-pub mod price;
 mod selector;
 pub mod session;
 pub mod stall;

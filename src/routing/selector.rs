@@ -23,7 +23,7 @@ pub(super) fn measure(selector: Selector, candidate: &Candidate, now: i64) -> Op
     let window = &candidate.standing.window;
     match selector {
         Selector::Random => Some(candidate.weight),
-        Selector::Cost => candidate.price,
+        Selector::Cost => candidate.compared,
         Selector::Latency => window.ttft_ms(),
         Selector::Performance => window.speed(),
         Selector::E2ePerformance => window.overall_speed(),

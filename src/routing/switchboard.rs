@@ -20,6 +20,7 @@ use super::window::Sample;
 use super::{Asked, Resolution, Unresolved, may_name, unknown};
 use crate::config::{Background, Config, Key};
 use crate::store::row::{CooldownRow, Measurement};
+use crate::usage::catalogue::Catalogue;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub struct Switchboard {
     /// Where conversations are.
     pub sticky: Sticky,
     table: ArcSwap<Table>,
+    catalogue: ArcSwap<Catalogue>,
     /// Held while a table is worked out, so that all get the same.
     renewing: Mutex<()>,
     probes: Arc<AtomicU32>,
@@ -44,12 +46,14 @@ impl Switchboard {
     #[must_use]
     pub fn new(config: &Config, began: Instant, began_ms: i64) -> Self {
         let standings = Standings::default();
-        let table = Table::new(config, &standings, None);
+        let catalogue = Catalogue::default();
+        let table = Table::new(config, &standings, &catalogue, None);
         Self {
             standings,
             budget: Budget::default(),
             sticky: Sticky::default(),
             table: ArcSwap::from_pointee(table),
+            catalogue: ArcSwap::from_pointee(catalogue),
             renewing: Mutex::default(),
             probes: Arc::default(),
             began,
@@ -83,12 +87,34 @@ impl Switchboard {
         if known.revision == config.revision {
             return Arc::clone(&known);
         }
-        let table = Arc::new(Table::new(config, &self.standings, Some(&known)));
+        let catalogue = self.catalogue.load();
+        let table = Table::new(config, &self.standings, &catalogue, Some(&known));
+        let table = Arc::new(table);
         // A request may still be at work on an older configuration.
         if config.revision > known.revision {
             self.table.store(Arc::clone(&table));
         }
         table
+    }
+
+    /// Takes up what models cost at OpenRouter; requests that arrive from now on
+    /// are priced by it.
+    pub fn priced(&self, config: &Config, catalogue: Arc<Catalogue>) {
+        let _renewing = self.renewing.lock();
+        self.catalogue.store(Arc::clone(&catalogue));
+        let known = self.table.load();
+        // Somebody may have taken up a newer configuration meanwhile; the next
+        // request of an older one works its table out anew.
+        if known.revision <= config.revision {
+            let table = Table::new(config, &self.standings, &catalogue, Some(&known));
+            self.table.store(Arc::new(table));
+        }
+    }
+
+    /// What models cost at OpenRouter, as far as is known.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
     }
 
     /// Finds the candidates for a model's name, in order, that `key` may use.
@@ -135,8 +161,7 @@ impl Switchboard {
         if let Some(alias) = config.alias(first) {
             return match alias.groups.iter().find(|group| &*group.name == second) {
                 Some(group) => Ok(table::to_group(
-                    config,
-                    &self.standings,
+                    (config, &self.standings, &self.catalogue.load()),
                     whole,
                     alias,
                     group,
@@ -152,8 +177,7 @@ impl Switchboard {
                 failed(format!("Provider '{first}' is disabled"))
             }
             Some(provider) => Ok(table::to_model(
-                config,
-                &self.standings,
+                (config, &self.standings, &self.catalogue.load()),
                 whole,
                 provider,
                 second,

@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::permit::Permits;
-use super::price::price;
 use super::standing::{Rules, Standing, Standings};
 use crate::config::{Alias, Config, Provider, ProviderModel, Selector, Target, TargetGroup};
 use crate::protocol::Protocol;
+use crate::usage::catalogue::Catalogue;
+use crate::usage::pricing::Price;
 
 /// Most candidates of a route: their places are numbers of 16 bits.
 const MOST: usize = 1 << 16;
@@ -30,8 +31,10 @@ pub struct Candidate {
     pub rules: Rules,
     /// Its share of a random choice.
     pub weight: f32,
+    /// What it costs.
+    pub price: Arc<Price>,
     /// US dollars for a request to compare by.
-    pub price: Option<f32>,
+    pub compared: Option<f32>,
     /// A bit for each protocol that it speaks.
     speaks: u16,
 }
@@ -85,9 +88,14 @@ impl Table {
     /// Works out the routes of `config`. Keys keep the permits that `before`
     /// has given out.
     #[must_use]
-    pub fn new(config: &Config, standings: &Standings, before: Option<&Self>) -> Self {
+    pub fn new(
+        config: &Config,
+        standings: &Standings,
+        catalogue: &Catalogue,
+        before: Option<&Self>,
+    ) -> Self {
         let route = |alias: &Arc<Alias>| {
-            let mut builder = Builder::new(config, standings);
+            let mut builder = Builder::new(config, standings, catalogue);
             builder.alias(alias);
             (Arc::clone(&alias.id), builder.route(&alias.id, Some(alias)))
         };
@@ -135,26 +143,24 @@ impl Table {
 
 /// The route to one group of an alias.
 pub(super) fn to_group(
-    config: &Config,
-    standings: &Standings,
+    (config, standings, catalogue): (&Config, &Standings, &Catalogue),
     whole: &str,
     alias: &Arc<Alias>,
     group: &TargetGroup,
 ) -> Arc<Route> {
-    let mut builder = Builder::new(config, standings);
+    let mut builder = Builder::new(config, standings, catalogue);
     builder.group(group);
     builder.route(&whole.into(), Some(alias))
 }
 
 /// The route to one model of a provider.
 pub(super) fn to_model(
-    config: &Config,
-    standings: &Standings,
+    (config, standings, catalogue): (&Config, &Standings, &Catalogue),
     whole: &str,
     provider: &Arc<Provider>,
     model: &str,
 ) -> Arc<Route> {
-    let mut builder = Builder::new(config, standings);
+    let mut builder = Builder::new(config, standings, catalogue);
     builder.model(&provider.id, model, 1.0);
     builder.end_group(&"".into(), Selector::InOrder, 0);
     builder.route(&whole.into(), None)
@@ -166,16 +172,18 @@ pub(super) fn to_model(
 struct Builder<'a> {
     config: &'a Config,
     standings: &'a Standings,
+    catalogue: &'a Catalogue,
     groups: Vec<Group>,
     candidates: Vec<Candidate>,
     visited: Vec<Arc<str>>,
 }
 
 impl<'a> Builder<'a> {
-    const fn new(config: &'a Config, standings: &'a Standings) -> Self {
+    const fn new(config: &'a Config, standings: &'a Standings, catalogue: &'a Catalogue) -> Self {
         Self {
             config,
             standings,
+            catalogue,
             groups: Vec::new(),
             candidates: Vec::new(),
             visited: Vec::new(),
@@ -254,12 +262,13 @@ impl<'a> Builder<'a> {
             None => (Arc::from(model), None),
         };
         let limit = listed.as_ref().and_then(|listed| listed.max_concurrency);
-        let pricing = listed.as_ref().and_then(|listed| listed.pricing.as_ref());
+        let price = Price::of(provider, listed.as_deref(), self.catalogue);
         self.candidates.push(Candidate {
             standing: self.standings.of(&provider.id, &model),
             rules: Rules::of(self.config.cooldown, provider, limit),
             weight: weight as f32,
-            price: price(provider, pricing).map(|price| price as f32),
+            compared: price.compared().map(|price| price as f32),
+            price: Arc::new(price),
             speaks: spoken(provider, listed.as_deref()),
             provider: Arc::clone(provider),
             model,

@@ -12,7 +12,8 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
 use super::cooldowns;
 use super::names::{Interner, Names};
 use super::responses::{self, Load, ResponseRow};
-use super::row::{CooldownRow, ErrorRow, UsageRow};
+use super::row::{Bill, CooldownRow, ErrorRow, UsageRow};
+use crate::money::{Cost, Nanos};
 
 /// One row on its way.
 #[derive(Debug)]
@@ -167,18 +168,18 @@ impl Ledger {
     }
 }
 
-/// The columns stand in the order in which rows are bound. Those that are
-/// missing have nothing to fill them yet.
+/// The columns stand in the order in which rows are bound.
 const INSERT_USAGE: &str = "INSERT INTO usage
     (id, request_id, key_id, provider_id, model_id, alias_id, canonical_id,
      incoming_id, outgoing_id, status_id, finish_id, http_status, attempts,
      streamed, passthrough, has_error, tokens_estimated, duration_us,
      ttft_us, input, cache_read, cache_write_short, cache_write_long,
      cache_write_other, tool_prompt, output, reasoning, tool_calls,
-     source_ip, attribution, client_request_id, all_attempted,
+     cost_input, cost_output, cost_cached, cost_cache_write, cost_total,
+     cost_source, cost_metadata, source_ip, attribution, client_request_id, all_attempted,
      retry_history, notes)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-     ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (request_id) DO NOTHING";
 
 const INSERT_ERROR: &str =
@@ -226,6 +227,9 @@ impl Pen<'_> {
     ) -> Result<usize, rusqlite::Error> {
         let names = &mut self.names;
         let tokens = &row.tokens;
+        let bill = row.bill.as_ref();
+        let cost = bill.and_then(|bill| bill.cost);
+        let nanos = |part: fn(&Cost) -> Nanos| cost.as_ref().map(|cost| signed(part(cost).0));
         self.usage.execute(params![
             id,
             row.request_id.as_bytes(),
@@ -255,6 +259,13 @@ impl Pen<'_> {
             tokens.output.map(signed),
             tokens.reasoning.map(signed),
             row.tool_calls,
+            nanos(|cost| cost.input),
+            nanos(|cost| cost.output),
+            nanos(|cost| cost.cached),
+            nanos(|cost| cost.cache_write),
+            nanos(Cost::total),
+            bill.map(|bill| bill.source),
+            bill.map(Bill::metadata),
             row.source_ip.map(|ip| ip.to_string()),
             row.attribution.as_deref(),
             row.client_request_id.as_deref(),
@@ -346,6 +357,7 @@ mod tests {
             all_attempted: None,
             tokens: Tokens::default(),
             tokens_estimated: false,
+            bill: None,
             duration_ms: 1.0,
             ttft_ms: None,
             streamed: false,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::ledger::millisecond;
+use crate::money::Nanos;
 
 /// A JSON object.
 pub type Record = Map<String, Value>;
@@ -182,7 +183,7 @@ fn costs(row: &Row<'_>, record: &mut Record) -> Result<(), rusqlite::Error> {
     ];
     for (name, column) in costs {
         let nanos: Option<i64> = row.get(column)?;
-        let dollars = nanos.map(|nanos| number(nanos as f64 / 1e9));
+        let dollars = nanos.map(|nanos| number(Nanos(nanos.unsigned_abs()).shown()));
         record.insert(name.to_owned(), dollars.unwrap_or(Value::Null));
     }
     record.insert("costSource".to_owned(), plain(row, "cost_source")?);

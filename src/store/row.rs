@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::metrics::Observation;
+use crate::money::{Cost, Nanos};
 use crate::protocol::Protocol;
 pub use crate::protocol::usage::Tokens;
 
@@ -99,6 +100,8 @@ pub struct UsageRow {
     pub all_attempted: Option<Box<str>>,
     pub tokens: Tokens,
     pub tokens_estimated: bool,
+    /// What it cost; `None` when no target answered.
+    pub bill: Option<Bill>,
     pub duration_ms: f64,
     pub ttft_ms: Option<f64>,
     pub streamed: bool,
@@ -113,6 +116,53 @@ pub struct UsageRow {
     pub http_status: u16,
 }
 
+/// What a request cost, and who says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bill {
+    /// Where the price came from: `simple`, `defined`, `per_request`,
+    /// `openrouter`, `provider_reported`, or `default` where there is none.
+    pub source: &'static str,
+    /// `None` when there is no price, or nothing is known to be priced.
+    pub cost: Option<Cost>,
+    /// How it was found.
+    pub grounds: Grounds,
+}
+
+/// How a cost was found; becomes `costMetadata`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Grounds {
+    /// There was no price.
+    None,
+    /// The price, as a JSON object made once for all requests.
+    Price(Arc<str>),
+    /// The provider said it; the price that was known for it.
+    Reported {
+        /// Where that came from.
+        source: &'static str,
+        /// What it would have come to.
+        total: Option<Nanos>,
+    },
+}
+
+impl Bill {
+    /// The JSON object of `costMetadata`. Prices are in US dollars.
+    #[must_use]
+    pub fn metadata(&self) -> Cow<'_, str> {
+        match &self.grounds {
+            Grounds::None => r#"{"input":0,"output":0,"cached":0,"cache_write":0}"#.into(),
+            Grounds::Price(text) => Cow::Borrowed(text),
+            Grounds::Reported { source, total } => serde_json::json!({
+                "source": self.source,
+                "request_cost_usd": self.cost.map(|cost| cost.total().dollars()),
+                "previous_cost_source": source,
+                "previous_cost_total": total.map(Nanos::shown),
+            })
+            .to_string()
+            .into(),
+        }
+    }
+}
+
 impl<'a> From<&'a UsageRow> for Observation<'a> {
     fn from(row: &'a UsageRow) -> Self {
         let Tokens {
@@ -124,6 +174,7 @@ impl<'a> From<&'a UsageRow> for Observation<'a> {
             tool_prompt,
             output,
             reasoning,
+            ..
         } = row.tokens;
         let sum = |parts: &[Option<u64>]| {
             let parts = parts.iter().copied().flatten();
@@ -144,6 +195,11 @@ impl<'a> From<&'a UsageRow> for Observation<'a> {
             reasoning: sum(&[reasoning]),
             cached: sum(&[cache_read]),
             cache_write: sum(&[cache_write_short, cache_write_long, cache_write_other]),
+            cost: row
+                .bill
+                .as_ref()
+                .and_then(|bill| bill.cost)
+                .map_or(Nanos::ZERO, |cost| cost.total()),
         }
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::ledger::{HOUR_MS, first_id, hour, millisecond};
 use super::record::{Record, Records};
 use crate::metrics::Figures;
+use crate::money::Nanos;
 
 /// What to look for among the usage rows. The default finds all of them,
 /// newest first.
@@ -196,7 +197,8 @@ pub(super) fn figures_since(
         coalesce(sum(cache_read), 0),
         coalesce(sum(coalesce(cache_write_short, 0) + coalesce(cache_write_long, 0)
             + coalesce(cache_write_other, 0)), 0),
-        coalesce(sum(duration_us), 0)
+        coalesce(sum(duration_us), 0),
+        coalesce(sum(cost_total), 0)
         FROM usage WHERE id >= ?1";
     connection.query_row(sql, [first_id(from_ms)], |row| {
         let number = |index: usize| -> Result<u64, rusqlite::Error> {
@@ -211,6 +213,7 @@ pub(super) fn figures_since(
         figures.cached = number(5)?;
         figures.cache_write = number(6)?;
         figures.duration_us = number(7)?;
+        figures.cost = Nanos(number(8)?);
         Ok(figures)
     })
 }

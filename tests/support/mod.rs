@@ -226,7 +226,11 @@ impl Gateway {
         self.app.store.flush(PATIENCE).unwrap();
         let live = Live::open(Some(self.path()), environment(&[])).unwrap();
         let metrics = Arc::new(Metrics::new());
-        let store = Store::open(&live.load().store.path, Options::default()).unwrap();
+        let options = Options {
+            metrics: Arc::clone(&metrics),
+            ..Options::default()
+        };
+        let store = Store::open(&live.load().store.path, options).unwrap();
         self.app = App::new(live, store, metrics, telemetry(), Vec::new());
         let server = Server::start(&self.app, 1).unwrap();
         self.address = server.address();
