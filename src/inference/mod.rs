@@ -29,7 +29,8 @@ use crate::config::ModelKind;
 use crate::exchange::{Arrival, Exchange};
 use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
-use crate::protocol::peek::{self, Peeked, Sieve};
+use crate::protocol::peek::{self, Peeked};
+use crate::protocol::sieve::Sieve;
 use crate::relay::{Form, RelayBody};
 use crate::routing::Asked;
 use crate::routing::session::Sessions;
@@ -71,6 +72,8 @@ pub(crate) struct Work {
     query: Option<String>,
     frames: Vec<Bytes>,
     peeked: Option<Peeked>,
+    /// Whether the body may hold an envelope, where that was looked for already.
+    marked: Option<bool>,
     model: Arc<str>,
     streamed: bool,
     /// The conversation that this request goes on from.
@@ -222,6 +225,7 @@ fn peek(
         query,
         frames,
         peeked,
+        marked: sieve.map(Sieve::is_marked),
         model: model.into(),
         streamed,
         chain: None,

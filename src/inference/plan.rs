@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
 use super::quirks::{Prepared, Quirks};
+use super::state::Chain;
 use super::translation::{self, Decoded, Settings, Source, Translation};
 use super::{Refusal, Work, count};
 use crate::config::{Alias, Endpoint};
@@ -84,7 +85,7 @@ pub(super) struct Planner<'a> {
     source: &'a Source<'a>,
     decoded: OnceLock<Result<Decoded<'a>, Invalid>>,
     quirks: Quirks<'a>,
-    id: String,
+    id: uuid::Uuid,
     created: u64,
 }
 
@@ -105,7 +106,7 @@ impl<'a> Planner<'a> {
                 learned,
                 strict: translation::is_strict(exchange, &work.headers),
             },
-            id: translation::short_id(exchange.id()),
+            id: exchange.id(),
             created: u64::try_from(exchange.created_ms() / 1000).unwrap_or(0),
         }
     }
@@ -129,7 +130,12 @@ impl<'a> Planner<'a> {
         let protocol = work.ask.protocol;
         let extra = extra_body(candidate, self.alias);
         let (frames, cut_usage) = spliced(work, candidate, &extra)?;
-        let frames = without_foreign(frames, protocol, &candidate.provider.id);
+        let same = chain_to_expand(work, candidate).is_none();
+        let marked = work.marked.filter(|_| same);
+        let frames = match marked.unwrap_or_else(|| envelope::is_marked(&frames)) {
+            true => without_foreign(frames, protocol, &candidate.provider.id),
+            false => frames,
+        };
         let prepared = self.quirks.prepare(candidate, endpoint, frames);
         let Prepared {
             frames,
@@ -176,7 +182,7 @@ impl<'a> Planner<'a> {
         let settings = Settings {
             quirks: self.quirks,
             extra: &extra_body(candidate, self.alias),
-            id: self.id.clone(),
+            id: translation::short_id(self.id),
             created: self.created,
         };
         let to = endpoint.protocol;
@@ -253,9 +259,6 @@ fn extra_body(candidate: &Candidate, alias: Option<&Alias>) -> Map<String, Value
 /// The body without the reasoning that a provider of another protocol gave this
 /// client in an envelope; what this one made itself comes home unwrapped.
 fn without_foreign(frames: Vec<Bytes>, protocol: Protocol, account: &str) -> Vec<Bytes> {
-    if !envelope::is_marked(&frames) {
-        return frames;
-    }
     let whole = Bytes::from(frames.concat());
     let mut tape = Tape::new();
     let Ok(root) = tape.parse_bytes(&whole) else {
@@ -273,10 +276,7 @@ fn spliced(
     let Some(peeked) = &work.peeked else {
         return Ok((form_with_model(work, &candidate.model)?, false));
     };
-    if let Some(chain) = &work.chain
-        && !chain.is_held_by(candidate)
-    {
-        // The provider doesn't know what this request goes on from.
+    if let Some(chain) = chain_to_expand(work, candidate) {
         let frames = vec![
             chain
                 .expanded(&work.frames)
@@ -286,6 +286,12 @@ fn spliced(
         return with_model(work, &frames, &peeked, candidate, extra);
     }
     with_model(work, &work.frames, peeked, candidate, extra)
+}
+
+/// What the request goes on from, when the provider doesn't know it.
+fn chain_to_expand<'w>(work: &'w Work, candidate: &Candidate) -> Option<&'w Chain> {
+    let chain = work.chain.as_ref();
+    chain.filter(|chain| !chain.is_held_by(candidate))
 }
 
 /// The body with the provider's name for the model, and what the operator adds.

@@ -170,6 +170,7 @@ fn work(name: &Arc<str>, question: Question) -> Result<Work, Refusal> {
         headers: HeaderMap::new(),
         query: None,
         frames,
+        marked: None,
         model: Arc::clone(name),
         streamed: question.streamed,
         chain: None,

@@ -29,6 +29,7 @@ pub mod path;
 pub mod repair;
 pub mod responses;
 pub mod schema;
+pub mod sieve;
 pub mod splice;
 pub mod sse;
 pub mod translate;

@@ -11,19 +11,15 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use bytes::Bytes;
-use memchr::memmem::Finder;
-
 use memchr::memchr;
 
 use super::json;
+use super::sieve::{Name, SMALL, Sieve};
 
 /// How much is scanned at either end of a large body.
 const WINDOW: usize = 4 * 1024;
-/// A body up to this size is scanned as a whole.
-const SMALL: usize = 16 * 1024;
 
 /// What steers a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -533,74 +529,12 @@ fn nested_end(body: &[u8], start: usize) -> Option<usize> {
 
 // ------------------------------------------------------------- both ends
 
-static MODEL: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\"model\""));
-static STREAM: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\"stream\""));
-static OPTIONS: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\"stream_options\""));
-static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\\u00"));
-/// The longest of the needles, less one.
-const SEAM: usize = 15;
-
-/// Looks through a large body for tokens that could be second names for what
-/// steers it. Fed with each frame as it arrives, while its bytes are still in the
-/// processor's cache; a second walk over megabytes costs several times as much.
-#[derive(Debug, Default)]
-pub struct Sieve {
-    seen: usize,
-    seam: Vec<u8>,
-    /// Where `"model"` stands as a name, on whatever level.
-    models: Vec<usize>,
-    /// Whether only a whole scan can tell.
-    odd: bool,
-}
-
-/// More names than this and the whole body is scanned.
-const MOST_NAMES: usize = 1024;
-
-impl Sieve {
-    /// Whether a body of that size is worth the trouble.
-    #[must_use]
-    pub fn is_wanted(length: Option<u64>) -> bool {
-        length.is_none_or(|length| length > SMALL as u64)
-    }
-
-    /// Takes the next frame.
-    pub fn push(&mut self, frame: &[u8]) {
-        if self.odd {
-            self.seen += frame.len();
-            return;
-        }
-        if !self.seam.is_empty() {
-            self.seam.extend_from_slice(&frame[..frame.len().min(SEAM)]);
-            // What follows may lie in a frame beyond: in a seam, any hit counts.
-            self.odd |= MODEL.find(&self.seam).is_some() || ESCAPE.find(&self.seam).is_some();
-        }
-        let names = MODEL
-            .find_iter(frame)
-            .filter(|at| is_key(frame, *at, at + MODEL.needle().len()));
-        self.models
-            .extend(names.take(MOST_NAMES).map(|at| self.seen + at));
-        let mut escapes = ESCAPE.find_iter(frame);
-        self.odd |= self.models.len() > MOST_NAMES
-            || escapes.any(|at| spells_a_letter(frame, at, at + ESCAPE.needle().len()));
-        self.seen += frame.len();
-        keep_tail(&mut self.seam, frame);
-    }
-
-    fn of(frames: &[Bytes]) -> Self {
-        let mut sieve = Self::default();
-        for frame in frames {
-            sieve.push(frame);
-        }
-        sieve
-    }
-}
-
 /// Members found from both ends of a large body; `None` when the middle might
 /// hide more, or when anything is odd, and all of it has to be scanned.
 fn ends(frames: &[Bytes], length: usize, sieve: Option<&Sieve>, streaming: bool) -> Option<Found> {
     let own;
     let sieve = match sieve {
-        Some(sieve) if sieve.seen == length => sieve,
+        Some(sieve) if sieve.seen() == length => sieve,
         _ => {
             own = Sieve::of(frames);
             &own
@@ -609,7 +543,7 @@ fn ends(frames: &[Bytes], length: usize, sieve: Option<&Sieve>, streaming: bool)
     let body = Frames { frames };
     let head = body.bytes(&(0..WINDOW));
     let (mut found, closed) = forward(&head, 0).ok()?;
-    if closed.is_some() || sieve.odd {
+    if closed.is_some() || sieve.is_odd() {
         return None;
     }
     let start = length - WINDOW;
@@ -627,17 +561,13 @@ fn ends(frames: &[Bytes], length: usize, sieve: Option<&Sieve>, streaming: bool)
     if middle.start >= middle.end {
         return None;
     }
-    let names = sieve
-        .models
-        .iter()
-        .copied()
-        .filter(|at| middle.contains(at));
+    let names = sieve.places(Name::Model).filter(|at| middle.contains(at));
     match top_level_model(&body, names, length)? {
         // All from there to the end was scanned on the way.
         Some(members) => found.members.extend(members),
         None => found.members.extend(behind),
     }
-    if streaming && hides_a_stream(frames, &middle, &found, &body) {
+    if streaming && hides_a_stream(sieve, &middle, &found, &body) {
         return None;
     }
     Some(found)
@@ -689,86 +619,21 @@ fn is_last(body: &Frames<'_>, end: usize, length: usize) -> bool {
 /// Whether the middle has a token that could be the name of a member about
 /// streaming. They are only looked for where they were not found and would matter:
 /// a second one changes nothing that anybody is protected by.
-fn hides_a_stream(
-    frames: &[Bytes],
-    middle: &Range<usize>,
-    found: &Found,
-    body: &Frames<'_>,
-) -> bool {
+fn hides_a_stream(sieve: &Sieve, middle: &Range<usize>, found: &Found, body: &Frames<'_>) -> bool {
     let known = |name: &[u8]| {
         found
             .members
             .iter()
             .find(|member| *body.bytes(&member.key) == *name)
     };
+    let hidden = |name| sieve.places(name).any(|at| middle.contains(&at));
     match known(b"\"stream\"") {
-        None => occurs(frames, middle, &STREAM),
+        None => hidden(Name::Stream),
         Some(stream) if *body.bytes(&stream.value) == *b"true" => {
-            known(b"\"stream_options\"").is_none() && occurs(frames, middle, &OPTIONS)
+            known(b"\"stream_options\"").is_none() && hidden(Name::StreamOptions)
         }
         Some(_) => false,
     }
-}
-
-/// Whether a name stands in a span, on whatever level; frame by frame, and in the
-/// seams between frames.
-fn occurs(frames: &[Bytes], span: &Range<usize>, needle: &Finder<'_>) -> bool {
-    let length = needle.needle().len();
-    let mut start = 0;
-    let mut seam: Vec<u8> = Vec::with_capacity(SEAM * 4);
-    for frame in frames {
-        let from = span.start.saturating_sub(start).min(frame.len());
-        let to = span.end.saturating_sub(start).min(frame.len());
-        start += frame.len();
-        if from >= to {
-            continue;
-        }
-        let piece = &frame[from..to];
-        if !seam.is_empty() {
-            seam.extend_from_slice(&piece[..piece.len().min(SEAM)]);
-            if needle.find(&seam).is_some() {
-                return true;
-            }
-        }
-        if needle
-            .find_iter(piece)
-            .any(|at| is_key(piece, at, at + length))
-        {
-            return true;
-        }
-        keep_tail(&mut seam, piece);
-    }
-    false
-}
-
-fn keep_tail(seam: &mut Vec<u8>, piece: &[u8]) {
-    if piece.len() >= SEAM {
-        seam.clear();
-        seam.extend_from_slice(&piece[piece.len() - SEAM..]);
-        return;
-    }
-    // The piece was appended already when there was a seam before it.
-    if seam.is_empty() {
-        seam.extend_from_slice(piece);
-    }
-    let surplus = seam.len().saturating_sub(SEAM);
-    seam.drain(..surplus);
-}
-
-/// A whole string token that a colon follows. Behind a backslash the opening
-/// mark is text.
-fn is_key(bytes: &[u8], at: usize, end: usize) -> bool {
-    if at > 0 && bytes[at - 1] == b'\\' {
-        return false;
-    }
-    let next = skip_space(bytes, end);
-    matches!(bytes.get(next), Some(b':') | None)
-}
-
-/// `\u005f` to `\u007a`: characters that names are made of and that nobody has
-/// a reason to escape.
-fn spells_a_letter(bytes: &[u8], _: usize, end: usize) -> bool {
-    matches!(bytes.get(end), Some(b'5'..=b'7') | None)
 }
 
 /// Scans members from the end of the body towards its front. Gives them last

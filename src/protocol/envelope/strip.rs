@@ -22,6 +22,9 @@ const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 pub fn is_marked(frames: &[Bytes]) -> bool {
     let mark = MARK.as_bytes();
     let finder = memmem::Finder::new(mark);
+    if let [only] = frames {
+        return finder.find(only).is_some();
+    }
     let mut border = Vec::new();
     for frame in frames {
         if finder.find(frame).is_some() {
