@@ -76,6 +76,76 @@ pub struct Window {
 struct Ring {
     samples: Vec<Sample>,
     next: usize,
+    ttft: Sum,
+    speed: Sum,
+    overall: Sum,
+}
+
+impl Ring {
+    /// Adds a sample in the place of the oldest. To walk all of them for each
+    /// answer would cost as much as half of the answer's head.
+    fn add(&mut self, sample: Sample) {
+        if self.samples.len() < KEPT {
+            self.samples.push(sample);
+            self.count(sample);
+            return;
+        }
+        let oldest = std::mem::replace(&mut self.samples[self.next], sample);
+        self.next = (self.next + 1) % KEPT;
+        if self.next == 0 {
+            // What rounding leaves behind doesn't outlive a round.
+            self.recount();
+            return;
+        }
+        self.ttft.take(oldest.ttft_ms);
+        self.speed.take(oldest.speed);
+        self.overall.take(oldest.overall_speed);
+        self.count(sample);
+    }
+
+    fn count(&mut self, sample: Sample) {
+        self.ttft.add(sample.ttft_ms);
+        self.speed.add(sample.speed);
+        self.overall.add(sample.overall_speed);
+    }
+
+    fn recount(&mut self) {
+        (self.ttft, self.speed, self.overall) = Default::default();
+        for at in 0..self.samples.len() {
+            self.count(self.samples[at]);
+        }
+    }
+}
+
+/// A sum, and how many values it is of.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    total: f64,
+    count: u32,
+}
+
+impl Sum {
+    fn add(&mut self, value: Option<f32>) {
+        if let Some(value) = value {
+            self.total += f64::from(value);
+            self.count += 1;
+        }
+    }
+
+    fn take(&mut self, value: Option<f32>) {
+        if let Some(value) = value {
+            self.total -= f64::from(value);
+            self.count -= 1;
+        }
+        if self.count == 0 {
+            self.total = 0.0;
+        }
+    }
+
+    /// The average's bits; NaN, when there is none, stands for just that.
+    fn average(self) -> u32 {
+        ((self.total / f64::from(self.count)) as f32).to_bits()
+    }
 }
 
 impl Default for Window {
@@ -99,26 +169,11 @@ impl Window {
         let Some(mut ring) = self.ring.try_lock() else {
             return;
         };
-        if ring.samples.len() < KEPT {
-            ring.samples.push(sample);
-        } else {
-            let next = ring.next;
-            ring.samples[next] = sample;
-            ring.next = (next + 1) % KEPT;
-        }
-        let average = |of: fn(&Sample) -> Option<f32>| {
-            let (mut sum, mut count) = (0.0_f64, 0_u32);
-            for value in ring.samples.iter().filter_map(of) {
-                sum += f64::from(value);
-                count += 1;
-            }
-            // NaN, when there is none, stands for just that.
-            ((sum / f64::from(count)) as f32).to_bits()
-        };
-        self.ttft.store(average(|s| s.ttft_ms), Ordering::Relaxed);
-        self.speed.store(average(|s| s.speed), Ordering::Relaxed);
+        ring.add(sample);
+        self.ttft.store(ring.ttft.average(), Ordering::Relaxed);
+        self.speed.store(ring.speed.average(), Ordering::Relaxed);
         self.overall
-            .store(average(|s| s.overall_speed), Ordering::Relaxed);
+            .store(ring.overall.average(), Ordering::Relaxed);
         let samples = u32::try_from(ring.samples.len()).unwrap_or(u32::MAX);
         self.samples.store(samples, Ordering::Relaxed);
         self.updated.fetch_max(now, Ordering::Relaxed);
@@ -179,9 +234,7 @@ impl Window {
 
     /// Forgets all measurements.
     pub fn forget(&self) {
-        let mut ring = self.ring.lock();
-        ring.samples.clear();
-        ring.next = 0;
+        *self.ring.lock() = Ring::default();
         for average in [&self.ttft, &self.speed, &self.overall] {
             average.store(f32::NAN.to_bits(), Ordering::Relaxed);
         }
@@ -294,6 +347,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn averages_are_what_adding_up_would_give(
+            speeds in proptest::collection::vec(proptest::option::of(0.001_f32..5000.0), 1..350)
+        ) {
+            let window = Window::default();
+            for speed in &speeds {
+                window.add(Sample { speed: *speed, ..Sample::default() }, 0);
+            }
+            let last = &speeds[speeds.len().saturating_sub(KEPT)..];
+            let known: Vec<f64> = last.iter().copied().flatten().map(f64::from).collect();
+            let average = known.iter().sum::<f64>() / known.len() as f64;
+            match window.speed() {
+                Some(speed) => prop_assert!((f64::from(speed) - average).abs() <= average * 1e-6),
+                None => prop_assert!(known.is_empty()),
+            }
+        }
+
         #[test]
         fn a_days_requests_are_those_of_the_last_24_hours(
             steps in proptest::collection::vec((0..20_000_000_i64, 1..5_u32), 1..100)
