@@ -269,7 +269,7 @@ fn without(body: &bytes::Bytes, secret: &[u8]) -> bytes::Bytes {
 
 /// Room for what passes and for what the gateway adds: an answer's head that has
 /// to grow costs more than all that is looked up in it.
-const FIELDS: usize = 12;
+const FIELDS: usize = 24;
 
 /// Turns a provider's header fields into those the client gets: what describes
 /// the content or the provider's limits stays, `request-id` goes on under
@@ -279,18 +279,21 @@ pub fn relay_headers(headers: &mut HeaderMap) {
     const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
     let mut passed = HeaderMap::with_capacity(FIELDS);
     let mut ids = [None, None];
+    // Further values of a field come without its name; hardly any answer has some.
+    let several = headers.len() > headers.keys_len();
     let mut last = None;
     for (name, value) in std::mem::take(headers) {
-        // Further values of a field come without its name.
-        if name.is_some() {
-            last = name;
+        if several && name.is_some() {
+            last.clone_from(&name);
         }
-        let Some(name) = &last else { continue };
+        let Some(name) = name.or_else(|| last.clone()) else {
+            continue;
+        };
         match name.as_str() {
             "request-id" => ids[0] = ids[0].take().or(Some(value)),
             "x-request-id" => ids[1] = ids[1].take().or(Some(value)),
-            _ if passes(name) => {
-                passed.append(name.clone(), value);
+            _ if passes(&name) => {
+                passed.append(name, value);
             }
             _ => {}
         }
@@ -326,4 +329,44 @@ fn passes(name: &HeaderName) -> bool {
                 | "x-should-retry"
                 | "content-disposition"
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn fields_given_several_times_pass_whole_or_not_at_all() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "application/json"),
+            ("x-ratelimit-limit-requests", "1"),
+            ("x-ratelimit-limit-requests", "2"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("x-request-id", "other"),
+            ("request-id", "first"),
+            ("request-id", "second"),
+        ] {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        relay_headers(&mut headers);
+        let passed: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()))
+            .collect();
+        assert_eq!(
+            passed,
+            [
+                ("content-type", "application/json"),
+                ("x-ratelimit-limit-requests", "1"),
+                ("x-ratelimit-limit-requests", "2"),
+                ("x-upstream-request-id", "first"),
+            ]
+        );
+    }
 }
