@@ -3,7 +3,7 @@
 //!
 //! It is fed with each frame as it arrives, while the bytes are still in the
 //! processor's cache. Three searches cost three walks; here blocks of 64 bytes are
-//! held against all that is looked for at once, two bytes of each, and only where
+//! held against all that is looked for at once, three bytes of each, and only where
 //! those stand is anything read. The block test is plain code that the compiler
 //! turns into vectors; it is compiled for several generations of processors and
 //! chosen at run time, which halves its cost against the oldest.
@@ -167,11 +167,16 @@ struct Findings<'a> {
 impl Findings<'_> {
     #[inline(never)]
     fn look(&mut self, at: usize) {
-        let (before, bytes) = self.bytes.split_at(at);
-        if bytes[0] == b'U' {
-            self.sieve.marked |= bytes.starts_with(MARK.as_bytes());
-            return;
+        let bytes = &self.bytes[at..];
+        match bytes[0] {
+            b'U' => self.sieve.marked |= bytes.starts_with(MARK.as_bytes()),
+            b'"' => self.name(at),
+            _ => self.escape(at),
         }
+    }
+
+    fn name(&mut self, at: usize) {
+        let (before, bytes) = self.bytes.split_at(at);
         let Some(found) = spelled(bytes) else { return };
         // Behind a backslash the opening mark is text.
         if before.last() == Some(&b'\\') || !is_key(bytes, found.length) {
@@ -184,43 +189,73 @@ impl Findings<'_> {
         let place = self.sieve.seen + at;
         self.sieve.names.push((place, found.name));
     }
+
+    /// A letter is escaped: whatever name it is part of began not long before.
+    fn escape(&mut self, at: usize) {
+        let near = &self.bytes[at.saturating_sub(LONGEST)..at];
+        if let Some(start) = memchr::memrchr(b'"', near) {
+            self.name(at - near.len() + start);
+        }
+    }
 }
 
-/// Calls `found` with every offset at which a needle may begin: a quotation mark in
-/// front of the first letter of a name or of an escape, or the mark's first two
-/// letters. Inlined into code for each generation of processors.
+/// Calls `found` with every offset at which a needle may begin, or an escape in one
+/// stands. Inlined into code for each generation of processors.
 #[inline(always)]
 fn starts(bytes: &[u8], mut found: impl FnMut(usize)) {
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let (nexts, _) = bytes.get(1..).unwrap_or_default().as_chunks::<BLOCK>();
+    let blocks = |from| {
+        let rest: &[u8] = bytes.get(from..).unwrap_or_default();
+        rest.as_chunks::<BLOCK>().0
+    };
     let mut at = 0;
-    for (block, next) in blocks.iter().zip(nexts) {
+    for ((first, second), fifth) in blocks(0).iter().zip(blocks(1)).zip(blocks(4)) {
         let mut any = 0;
-        for (first, second) in block.iter().zip(next) {
-            any |= may_start(*first, *second);
+        for i in 0..BLOCK {
+            any |= may_start(first[i], second[i], fifth[i]);
         }
         if any != 0 {
-            for (offset, (first, second)) in block.iter().zip(next).enumerate() {
-                if may_start(*first, *second) != 0 {
-                    found(at + offset);
-                }
+            let mut flags = [0; BLOCK];
+            for i in 0..BLOCK {
+                flags[i] = may_start(first[i], second[i], fifth[i]);
             }
+            raised(&flags, |i| found(at + i));
         }
         at += BLOCK;
     }
-    for (offset, pair) in bytes[at..].windows(2).enumerate() {
-        if may_start(pair[0], pair[1]) != 0 {
+    // What has less than five bytes left is no needle.
+    for (offset, window) in bytes[at..].windows(5).enumerate() {
+        if may_start(window[0], window[1], window[4]) != 0 {
             found(at + offset);
         }
     }
 }
 
-/// 1 where it may be one. Without branches, so that many can be asked at once.
+/// Calls `found` with the place of each flag that is 1. To ask each of them would
+/// cost several times as much as the block's test.
 #[inline(always)]
-fn may_start(first: u8, second: u8) -> u8 {
-    let name = u8::from(second == b'm') | u8::from(second == b's') | u8::from(second == b'\\');
-    let mark = u8::from(first == b'U') & u8::from(second == b'E');
-    u8::from(first == b'"') & name | mark
+fn raised(flags: &[u8; BLOCK], mut found: impl FnMut(usize)) {
+    for (eight, word) in flags.as_chunks::<8>().0.iter().enumerate() {
+        let mut word = u64::from_le_bytes(*word);
+        while word != 0 {
+            found(eight * 8 + word.trailing_zeros() as usize / 8);
+            word &= word - 1;
+        }
+    }
+}
+
+/// 1 where something may stand, by three of its first five bytes; without branches,
+/// so that many places can be asked at once.
+///
+/// `"model` and `"stream` have a quotation mark, `m` or `s` (and a few letters more,
+/// for the sake of one comparison), and `e`; an escaped letter or underscore is
+/// `\u00` and a digit from 4 to 7; the mark is `UExYM`.
+#[inline(always)]
+fn may_start(first: u8, second: u8, fifth: u8) -> u8 {
+    const MS: u8 = b'm' | 0x1E;
+    let name = u8::from(first == b'"') & u8::from(second | 0x1E == MS) & u8::from(fifth == b'e');
+    let escape = u8::from(first == b'\\') & u8::from(second == b'u') & u8::from(fifth & !3 == b'4');
+    let mark = u8::from(first == MARK.as_bytes()[0]) & u8::from(second == MARK.as_bytes()[1]);
+    name | escape | mark
 }
 
 /// A name as it stands in a text.
