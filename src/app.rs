@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::alarm::Alarms;
 use crate::auth::Throttle;
+use crate::capture::Switches;
 use crate::config::live::Live;
 use crate::exchange::Books;
 use crate::metrics::Metrics;
@@ -14,6 +15,7 @@ use crate::routing::dice::Dice;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Client, Connector, Learned};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Time for a connection to a provider to come about, TLS included.
@@ -36,6 +38,8 @@ pub struct App {
     pub learned: Learned,
     /// Who guessed at the admin key.
     pub throttle: Throttle,
+    /// Whose requests are captured.
+    pub captures: Arc<Switches>,
     /// When this process began to serve.
     pub started: SystemTime,
     connector: Connector,
@@ -53,6 +57,7 @@ impl App {
         roots: Vec<rustls::pki_types::CertificateDer<'static>>,
     ) -> Arc<Self> {
         let switchboard = Arc::new(remembered(&live, &store));
+        let captures = Arc::new(Switches::new(live.load().logging.capture));
         Arc::new(Self {
             live,
             store,
@@ -61,6 +66,7 @@ impl App {
             telemetry,
             learned: Learned::default(),
             throttle: Throttle::default(),
+            captures,
             started: SystemTime::now(),
             connector: Connector::new(CONNECT_LIMIT, roots),
         })
@@ -89,6 +95,8 @@ pub struct Core {
     /// Its number, from 0.
     pub index: usize,
     ids: AtomicU64,
+    /// Whether this core accepts no more.
+    draining: watch::Sender<bool>,
 }
 
 impl Core {
@@ -100,6 +108,7 @@ impl Core {
             writer: app.store.writer().clone(),
             metrics: Arc::clone(&app.metrics),
             switchboard: Arc::clone(&app.switchboard),
+            captures: Arc::clone(&app.captures),
         });
         Arc::new(Self {
             app,
@@ -108,7 +117,20 @@ impl Core {
             alarms: Alarms::default(),
             index,
             ids: AtomicU64::new(seed()),
+            draining: watch::Sender::new(false),
         })
+    }
+
+    /// What would go on for ever ends now.
+    pub(crate) fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Ready as soon as what would go on for ever has to end.
+    pub(crate) async fn drained(&self) {
+        let mut draining = self.draining.subscribe();
+        // It lives as long as the core.
+        let _gone = draining.wait_for(|end| *end).await;
     }
 
     /// A fresh id for a request that arrived at `wall_ms`: a UUID of version 7.

@@ -12,6 +12,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 
 use crate::relay::{Broken, RelayBody};
 
@@ -25,6 +26,8 @@ pub enum Body {
     Full(Bytes),
     /// A provider's answer, as it comes.
     Relay(Box<RelayBody>),
+    /// What somebody tells as it happens, until they stop.
+    Feed(mpsc::Receiver<Bytes>),
 }
 
 impl From<Bytes> for Body {
@@ -67,6 +70,9 @@ impl HttpBody for Body {
             Self::Relay(relay) => relay
                 .poll_chunk(cx)
                 .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
+            Self::Feed(feed) => feed
+                .poll_recv(cx)
+                .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
         }
     }
 
@@ -75,6 +81,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Relay(relay) => relay.is_end(),
+            Self::Feed(_) => false,
         }
     }
 
@@ -83,6 +90,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Relay(relay) => relay.size_hint(),
+            Self::Feed(_) => SizeHint::default(),
         }
     }
 }

@@ -14,7 +14,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::capture::{Capture, Switches};
 use crate::config::{Config, Key};
+use crate::mask;
 use crate::metrics::{InFlightGuard, Metrics};
 use crate::protocol::Protocol;
 use crate::protocol::meter::Reading;
@@ -41,6 +43,8 @@ pub struct Books {
     pub metrics: Arc<Metrics>,
     /// Learns how targets do.
     pub switchboard: Arc<Switchboard>,
+    /// Says whose requests are captured.
+    pub captures: Arc<Switches>,
 }
 
 impl Books {
@@ -134,6 +138,8 @@ pub struct Exchange {
     /// The key's place among its requests under way.
     permit: Option<Permit>,
     keep: Option<Box<Keep>>,
+    /// What goes over the wire, when somebody wants to see it.
+    capture: Option<Box<Capture>>,
 }
 
 /// The target that is being tried, or is answering.
@@ -212,6 +218,7 @@ impl Exchange {
             key: None,
             permit: None,
             keep: None,
+            capture: None,
         }
     }
 
@@ -251,6 +258,19 @@ impl Exchange {
         if let Some(keep) = &mut self.keep {
             keep.see(piece);
         }
+        if let Some(capture) = &mut self.capture {
+            capture.relayed(piece);
+        }
+    }
+
+    /// Where to put down what goes over the wire, if anybody wants to see it.
+    pub fn capture(&mut self) -> Option<&mut Capture> {
+        self.capture.as_deref_mut()
+    }
+
+    /// This request is captured, whatever the switches say.
+    pub fn capture_for_certain(&mut self) {
+        self.capture = Some(self.books.captures.certain());
     }
 
     /// The caller's key, once it is known.
@@ -278,6 +298,8 @@ impl Exchange {
             row.attribution = attribution;
         }
         self.key = Some(Arc::clone(key));
+        let on_error = self.config.capture_on_error;
+        self.capture = self.books.captures.begin(&key.name, on_error);
     }
 
     /// What the client wants is known.
@@ -377,6 +399,9 @@ impl Exchange {
         let began = trying.as_ref().map_or(self.started, |trying| trying.began);
         self.push_attempt(AttemptResult::Failed, failure, retryable, began);
         let rests = trying.is_some_and(|trying| self.blame(trying, failure.blame()));
+        if let Some(capture) = &mut self.capture {
+            capture.failed(&failure.error.message);
+        }
         let details = self.failure_details(failure, outbound, rests);
         self.write_error(failure.error.message.clone(), details);
     }
@@ -396,6 +421,9 @@ impl Exchange {
     pub fn attempt_repaired(&mut self, failure: &Failure, change: &str) {
         let began = self.trying.as_ref().map_or(self.started, |t| t.began);
         self.push_attempt(AttemptResult::Repaired, failure, true, began);
+        if let Some(capture) = &mut self.capture {
+            capture.failed(&failure.error.message);
+        }
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.reason.push_str("; sent again: ");
             attempt.reason.push_str(change);
@@ -531,6 +559,9 @@ impl Exchange {
             row.retry_history = Some(self.history(&row));
             row.all_attempted = self.all_attempted(&row);
         }
+        if let Some(capture) = &mut self.capture {
+            capture.settled(&row, self.key.as_ref());
+        }
         self.books.writer.usage(row);
     }
 
@@ -606,10 +637,10 @@ impl Exchange {
             "targetModel": last.map(|attempt| &*attempt.model),
             "targetApiType": last.map(|attempt| attempt.protocol.name()),
             "url": outbound.url(),
-            "headers": masked(&outbound.headers()),
+            "headers": mask::headers(&outbound.headers()),
             "statusCode": failure.status.map(|status| status.as_u16()),
             "providerResponse": raw.map(|raw| excerpt(&raw.body)),
-            "providerResponseHeaders": raw.map(|raw| masked(&raw.headers)),
+            "providerResponseHeaders": raw.map(|raw| mask::headers(&raw.headers)),
             "cooldownTriggered": rests,
             "attemptCount": self.row.as_ref().map(|row| row.attempts),
             "allAttemptedProviders": self.attempts.iter().map(|attempt| format!("{}/{}", attempt.provider, attempt.model)).collect::<Vec<_>>(),
@@ -634,6 +665,10 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.settle(Status::Cancelled);
+        // Only now has everything been relayed that ever will be.
+        if let Some(capture) = self.capture.take() {
+            self.books.captures.hand_over(capture, &self.books.writer);
+        }
     }
 }
 
@@ -664,50 +699,4 @@ fn history_entry((index, attempt): (usize, &Attempt)) -> Value {
 /// At most 2 KB of an answer, for the error list.
 fn excerpt(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&body[..body.len().min(2048)])
-}
-
-/// Header fields as JSON; sensitive values and what looks like a credential
-/// keep only their ends, and only when they are long enough for that.
-fn masked(headers: &http::HeaderMap) -> Value {
-    let mut object = serde_json::Map::new();
-    for (name, value) in headers {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        let secret = value.is_sensitive()
-            || matches!(
-                name.as_str(),
-                "authorization" | "x-api-key" | "x-goog-api-key" | "cookie" | "set-cookie"
-            );
-        let shown = if secret {
-            mask(&text)
-        } else {
-            text.into_owned()
-        };
-        object.insert(name.as_str().to_owned(), Value::String(shown));
-    }
-    Value::Object(object)
-}
-
-fn mask(secret: &str) -> String {
-    let (scheme, rest) = match secret.split_once(' ') {
-        Some((scheme, rest)) => (format!("{scheme} "), rest),
-        None => (String::new(), secret),
-    };
-    let letters: Vec<char> = rest.chars().collect();
-    if letters.len() < 16 {
-        return format!("{scheme}...");
-    }
-    let head: String = letters[..4].iter().collect();
-    let tail: String = letters[letters.len() - 4..].iter().collect();
-    format!("{scheme}{head}...{tail}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_masked_secret_shows_its_ends_only_when_it_is_long() {
-        assert_eq!(mask("Bearer sk-0123456789abcdef"), "Bearer sk-0...cdef");
-        assert_eq!(mask("short"), "...");
-    }
 }

@@ -32,6 +32,7 @@
 
 // 1. Pure: bytes and values. No runtime, no clock, no lock, no disk.
 pub mod money;
+pub mod mask;
 pub mod protocol;
 pub mod router;
 
@@ -45,6 +46,7 @@ pub mod telemetry;
 pub mod alarm;
 pub mod auth;
 pub mod usage;
+pub mod capture;
 pub mod routing;
 pub mod upstream;
 pub mod exchange;

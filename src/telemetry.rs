@@ -20,6 +20,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Event, Subscriber};
@@ -157,6 +158,7 @@ impl Telemetry {
             startup: level,
             setting: Mutex::new(setting),
             kept: Mutex::new(VecDeque::new()),
+            last: watch::Sender::new(0),
             dropped: AtomicU64::new(0),
         });
         let scribe = Scribe {
@@ -229,6 +231,13 @@ impl Telemetry {
         kept.iter().skip(from).cloned().collect()
     }
 
+    /// The number of the last line, as it changes. A listener holds nothing but
+    /// this and takes lines when it can: who is slow loses lines and delays nobody.
+    #[must_use]
+    pub fn listen(&self) -> watch::Receiver<u64> {
+        self.shared.last.subscribe()
+    }
+
     /// Lines dropped since start because the output was too slow.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -258,6 +267,8 @@ struct Shared {
     startup: &'static str,
     setting: Mutex<Setting>,
     kept: Mutex<VecDeque<LogLine>>,
+    /// The number of the last line that was kept.
+    last: watch::Sender<u64>,
     dropped: AtomicU64,
 }
 
@@ -465,6 +476,8 @@ impl<W: Write> Scribe<W> {
                 kept.pop_front();
             }
             kept.push_back(line);
+            drop(kept);
+            shared.last.send_replace(self.number);
         }
     }
 

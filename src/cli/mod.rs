@@ -1,7 +1,8 @@
-//! The command line: `serve`, `check`, `demo`, `simulate`.
+//! The command line: `serve`, `check`, `demo`, `replay`, `simulate`.
 
 mod check;
 mod demo;
+mod replay;
 mod run;
 mod simulate;
 
@@ -44,6 +45,9 @@ enum Command {
         #[arg(long, default_value_t = 4000)]
         port: u16,
     },
+    /// Run a captured request again, on a running gateway, and show what is
+    /// different
+    Replay(replay::Replay),
     /// Run the simulated provider alone; it speaks every protocol, and
     /// misbehaves when a model's name asks it to
     #[command(after_help = simulate::help())]
@@ -110,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => run::serve(serve.config, serve.threads),
         Command::Check { file } => check::check(&file),
         Command::Demo { host, port } => demo::demo(host, port),
+        Command::Replay(options) => replay::replay(&options),
         Command::Simulate(options) => {
             simulate::simulate(options.host, options.port, !options.no_record)
         }

@@ -57,6 +57,8 @@ impl Gateway {
         let options = store::Options {
             usage_days: config.store.usage_days,
             error_days: config.store.error_days,
+            debug_days: config.store.debug_days,
+            debug_mb: config.store.debug_mb,
             metrics: Arc::clone(&metrics),
             ..store::Options::default()
         };

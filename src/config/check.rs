@@ -117,6 +117,9 @@ fn build(check: &mut Check<'_>, whole: Node) -> Option<Config> {
         cooldown: settings::cooldown(check, root),
         exploration: settings::exploration(root),
         strict: root.get("strict").and_then(Node::flag).unwrap_or(false),
+        capture_on_error: { root.get("captureTraceOnError") }
+            .and_then(Node::flag)
+            .unwrap_or(false),
         document: Arc::default(),
         warnings: warnings(&check.asked),
         admin_key: admin_key?,

@@ -85,6 +85,8 @@ pub struct Config {
     pub exploration: Exploration,
     /// Whether a translation that would lose something is refused.
     pub strict: bool,
+    /// Whether requests that fail are captured.
+    pub capture_on_error: bool,
     /// The file as it was written, as JSON in file order: `$env:` references
     /// unexpanded, both spellings of a name folded into one. The source of
     /// every management GET.
@@ -220,6 +222,8 @@ pub struct LoggingSettings {
     pub modules: Vec<String>,
     /// Whether lines are JSON.
     pub json: bool,
+    /// Whether every request is captured from the start (`DEBUG=true`).
+    pub capture: bool,
 }
 
 /// `failover:`.

@@ -243,7 +243,7 @@ pub(in crate::config) static FILE: Table = closed(&[
     ),
     field("vision_fallthrough", Shape::Fields(&VISION_FALLTHROUGH)),
     field("compaction", Shape::Fields(&COMPACTION)).later("compaction"),
-    field("captureTraceOnError", Shape::Flag).later("traces on error"),
+    field("captureTraceOnError", Shape::Flag),
     field("strict", Shape::Flag),
     field("custom", Shape::Object),
 ]);

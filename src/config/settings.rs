@@ -125,6 +125,7 @@ pub(in crate::config) fn logging(check: &mut Check<'_>, root: &Node) -> LoggingS
         },
         modules,
         json: node.get("format").and_then(Node::text) == Some("json"),
+        capture: debugging,
     }
 }
 

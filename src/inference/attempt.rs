@@ -129,9 +129,13 @@ async fn send(
             Err(_) => return Err(start.failure()),
         },
     };
-    let (head, body) = sent
+    let (head, mut body) = sent
         .map_err(|error| Failure::from_send(&error))?
         .into_parts();
+    if let Some(tap) = &plan.tap {
+        tap.head(head.status.as_u16(), &head.headers);
+        body = body.tapped(tap.clone());
+    }
     if !head.status.is_success() {
         let mut failure = Box::pin(error_answer(head, body)).await;
         failure.scrub(&plan.outbound.secrets());

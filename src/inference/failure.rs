@@ -151,6 +151,12 @@ pub(super) fn settle(exchange: &mut Exchange, refusal: &Refusal) -> Response<Bod
         &exchange.id(),
         exchange.attempts(),
     );
+    if let Some(capture) = exchange.capture() {
+        capture.answers(response.status().as_u16(), response.headers());
+        if let Body::Full(body) = response.body() {
+            capture.relayed(body);
+        }
+    }
     exchange.refused(
         &refusal.0.message,
         response.status().as_u16(),

@@ -9,6 +9,7 @@ pub mod models;
 mod plan;
 mod probe;
 mod quirks;
+pub mod replay;
 mod state;
 mod translation;
 pub(crate) mod trial;
@@ -25,6 +26,7 @@ use uuid::Uuid;
 use crate::app::Core;
 use crate::auth;
 use crate::body::{self, Body, ReadError};
+use crate::capture::Question;
 use crate::config::ModelKind;
 use crate::exchange::{Arrival, Exchange};
 use crate::protocol::Protocol;
@@ -157,7 +159,7 @@ fn open(
     Ok(exchange)
 }
 
-/// read, peek, admit, resolve, attempt
+/// read, peek, and what follows
 async fn answer(
     core: &Arc<Core>,
     exchange: &mut Exchange,
@@ -173,7 +175,32 @@ async fn answer(
         }
     };
     let frames = body::read_limited(body, limits.body, limits.body_idle, see).await?;
-    let mut work = peek(ask, head, frames, sieve.as_ref())?;
+    if let Some(capture) = exchange.capture() {
+        capture.asked(&question(&ask, &head, &frames));
+    }
+    let work = peek(ask, head, frames, sieve.as_ref())?;
+    answer_work(core, exchange, work).await
+}
+
+/// What a capture holds of the client's request.
+fn question<'a>(ask: &'a Ask, head: &'a http::request::Parts, frames: &'a [Bytes]) -> Question<'a> {
+    let path = ask.path.as_ref();
+    Question {
+        protocol: ask.protocol,
+        model: path.and_then(|path| path.model.as_deref()),
+        action: path.map(|path| path.action.as_str()),
+        query: head.uri.query(),
+        headers: &head.headers,
+        frames,
+    }
+}
+
+/// admit, resolve, attempt
+async fn answer_work(
+    core: &Arc<Core>,
+    exchange: &mut Exchange,
+    mut work: Work,
+) -> Result<(Answered, String), Refusal> {
     exchange.asked(Arc::clone(&work.model), work.streamed);
     failover::admit(core, exchange).await?;
     work.chain = state::chain(core, exchange, &work).await?;
@@ -320,6 +347,9 @@ fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
+    if let Some(capture) = exchange.capture() {
+        capture.answers(response.status().as_u16(), response.headers());
     }
     *response.body_mut() = Body::Relay(Box::new(RelayBody::new(answered.committed, exchange)));
     response

@@ -11,6 +11,7 @@ use super::quirks::{Prepared, Quirks};
 use super::state::Chain;
 use super::translation::{self, Decoded, Settings, Source, Translation};
 use super::{Refusal, Work, count};
+use crate::capture::Tap;
 use crate::config::{Alias, Endpoint};
 use crate::exchange::Exchange;
 use crate::protocol::envelope;
@@ -37,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) notes: Notes,
     /// Whether the request may not be changed any more.
     pub(super) strict: bool,
+    /// Where the answer is put down, when somebody wants to see it.
+    pub(super) tap: Option<Tap>,
 }
 
 impl Plan<'_> {
@@ -156,6 +159,7 @@ impl<'a> Planner<'a> {
             model,
             notes,
             strict: self.quirks.strict,
+            tap: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What single providers need changed in a request: what the configuration says,
 //! what was learned from refusals, and the learning itself.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use super::Work;
 use super::attempt::{self, Answered, Limits};
 use super::plan::Plan;
 use crate::app::Core;
+use crate::capture::Sent;
 use crate::config::Endpoint;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
@@ -100,6 +102,16 @@ pub(super) async fn attempt(
     let mut helped: Vec<Fix> = Vec::new();
     let mut repairs = 0;
     loop {
+        plan.tap = exchange.capture().map(|capture| {
+            capture.sends(Sent {
+                provider: Arc::clone(&candidate.provider.id),
+                model: Arc::clone(&candidate.model),
+                protocol: plan.protocol,
+                url: plan.outbound.url(),
+                headers: plan.outbound.headers(),
+                frames: plan.outbound.body(),
+            })
+        });
         let failure = match attempt::attempt(core, work, plan, limits).await {
             Ok(mut answered) => {
                 let model = plan.model.as_deref();

@@ -236,6 +236,7 @@ pub(super) fn translate<'a>(
         model: prepared.model,
         notes: prepared.notes,
         strict: settings.quirks.strict,
+        tap: None,
     })
 }
 

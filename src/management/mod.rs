@@ -7,11 +7,14 @@ pub mod auth;
 pub mod concurrency;
 pub mod config;
 pub mod cooldowns;
+pub mod debug;
 pub mod errors;
 pub mod fetch_models;
 pub mod keys;
+pub mod logging;
 pub mod metrics;
 pub mod providers;
+pub mod replay;
 pub mod route;
 pub mod settings;
 pub mod trial;
@@ -30,6 +33,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::app::{App, Core};
 use crate::auth::Principal;
@@ -181,10 +185,21 @@ pub struct Reply {
     status: StatusCode,
     content_type: HeaderValue,
     tag: Option<HeaderValue>,
-    body: Bytes,
+    body: Body,
 }
 
 impl Reply {
+    /// 200 with Server-Sent Events.
+    #[must_use]
+    pub fn events(feed: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: HeaderValue::from_static("text/event-stream; charset=utf-8"),
+            tag: None,
+            body: Body::Feed(feed),
+        }
+    }
+
     /// 200 with JSON.
     #[must_use]
     pub fn json(value: &Value) -> Self {
@@ -198,7 +213,7 @@ impl Reply {
             status: StatusCode::OK,
             content_type: HeaderValue::from_static(content_type),
             tag: None,
-            body: body.into(),
+            body: Body::from(body.into()),
         }
     }
 
@@ -252,6 +267,15 @@ impl Refusal {
         Self::new(StatusCode::CONFLICT, message)
     }
 
+    /// The same with what would have been right.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        if let Some(body) = self.body.as_object_mut() {
+            body.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
     /// The same details under another status and message.
     fn retold(mut self, status: StatusCode, message: &str) -> Self {
         self.status = status;
@@ -264,15 +288,7 @@ impl Refusal {
     /// The same with the faults found, one by one.
     #[must_use]
     pub fn with_details(self, details: Vec<Value>) -> Self {
-        self.with("details", details.into())
-    }
-
-    /// The same with another field.
-    fn with(mut self, name: &str, value: Value) -> Self {
-        if let Some(body) = self.body.as_object_mut() {
-            body.insert(name.to_owned(), value);
-        }
-        self
+        self.with("details", details)
     }
 
     /// The same with the tag of the state that it met.
@@ -323,9 +339,9 @@ pub(crate) async fn answer(handler: Handler, call: Call) -> Response<Body> {
         .zip(condition)
         .is_some_and(|(tag, condition)| condition.has(tag));
     if known && status == StatusCode::OK {
-        (status, body) = (StatusCode::NOT_MODIFIED, Bytes::new());
+        (status, body) = (StatusCode::NOT_MODIFIED, Body::Empty);
     }
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);

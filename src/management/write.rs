@@ -176,7 +176,7 @@ pub(super) fn clash(differences: Vec<Value>) -> Refusal {
     Refusal::conflict(
         "the configuration file was changed by hand at the same place; it has been read again: read what is there now, and repeat the change",
     )
-    .with("difference", differences.into())
+    .with("difference", differences)
 }
 
 /// Faults as the API lists them; `prefix` is left out of paths that have it.

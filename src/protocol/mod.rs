@@ -30,6 +30,7 @@ pub mod repair;
 pub mod responses;
 pub mod schema;
 pub mod sieve;
+pub mod snapshot;
 pub mod splice;
 pub mod sse;
 pub mod translate;

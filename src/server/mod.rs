@@ -170,6 +170,7 @@ impl Worker {
             _ = phase.wait_for(|phase| *phase == Phase::Drain) => {}
         }
         tracker.drain();
+        self.core.drain();
         tokio::select! {
             () = tracker.emptied() => {}
             _ = self.end.wait_for(|end| *end) => {}

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
 
+use super::captures::{CaptureRow, Shelf};
 use super::cooldowns;
 use super::names::{Interner, Names};
 use super::responses::{self, Load, ResponseRow};
@@ -21,6 +22,7 @@ pub(super) enum Row {
     Usage(Box<UsageRow>),
     Error(Box<ErrorRow>),
     Cooldown(Box<CooldownRow>),
+    Capture(Box<CaptureRow>),
     /// The load is held for its drop.
     Response(
         Box<ResponseRow>,
@@ -42,6 +44,7 @@ pub(super) struct Ledger {
     pub(super) connection: Connection,
     names: Names,
     sequence: i64,
+    captures: Shelf,
 }
 
 /// Bits of `usage.id` that tell the requests of one millisecond apart.
@@ -78,7 +81,8 @@ pub(super) const fn hour(ms: i64) -> i64 {
 pub(super) const HOUR_MS: i64 = 3_600_000;
 
 impl Ledger {
-    pub(super) fn new(connection: Connection) -> Self {
+    /// Holds at most so many bytes of captures; 0 is no limit.
+    pub(super) fn new(connection: Connection, capture_bytes: i64) -> Self {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -87,6 +91,7 @@ impl Ledger {
             names: Names::default(),
             // Another start than the last run had, should a clock be set back.
             sequence: i64::from(since_epoch.subsec_micros()),
+            captures: Shelf::new(capture_bytes),
         }
     }
 
@@ -102,6 +107,7 @@ impl Ledger {
             self.names.settle();
         } else {
             self.names.revert();
+            self.captures.forget();
             self.roll_back();
         }
         result
@@ -112,6 +118,8 @@ impl Ledger {
         &mut self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
     ) -> Result<T, rusqlite::Error> {
+        // The work may be about captures.
+        self.captures.forget();
         let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
         let result = begun
             .and_then(|()| work(&self.connection))
@@ -140,6 +148,7 @@ impl Ledger {
                 Row::Error(row) => pen.error(row),
                 Row::Cooldown(row) => cooldowns::write(connection, row),
                 Row::Response(row, _) => responses::insert(&mut pen.response, row),
+                Row::Capture(row) => self.captures.put(connection, row),
             };
             match result {
                 Ok(()) => {}
@@ -151,6 +160,7 @@ impl Ledger {
             }
         }
         let hours = pen.hours;
+        self.captures.trim(connection)?;
         let mut count = connection.prepare_cached(COUNT_HOUR)?;
         for ((hour, key), rows) in hours {
             count.execute(params![hour, key, rows])?;
@@ -335,7 +345,7 @@ mod tests {
     fn ledger() -> Ledger {
         let mut connection = Connection::open_in_memory().unwrap();
         super::super::schema::migrate(&mut connection, std::path::Path::new("x")).unwrap();
-        Ledger::new(connection)
+        Ledger::new(connection, 0)
     }
 
     fn row(key: &str, notes: &str) -> Row {

@@ -7,6 +7,7 @@
 //!
 //! Nothing here knows HTTP.
 
+mod captures;
 mod cooldowns;
 mod error;
 mod failures;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+pub use captures::{CapturePage, CaptureRow, Sealing, StoredCapture};
 pub use error::{OpenError, StoreError};
 pub use failures::ErrorPage;
 pub use record::{Record, project};
@@ -63,6 +65,10 @@ pub struct Options {
     pub usage_days: u32,
     /// Days that error rows are kept; 0 is for ever.
     pub error_days: u32,
+    /// Days that debug captures are kept; 0 is for ever.
+    pub debug_days: u32,
+    /// Most megabytes of debug captures; 0 is no limit.
+    pub debug_mb: u32,
     /// Where rows are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -73,6 +79,8 @@ impl Default for Options {
             queue: 65_536,
             usage_days: 0,
             error_days: 0,
+            debug_days: 0,
+            debug_mb: 512,
             metrics: Arc::default(),
         }
     }
@@ -108,6 +116,8 @@ impl Store {
         let retention = Retention {
             usage_days: options.usage_days,
             error_days: options.error_days,
+            debug_days: options.debug_days,
+            debug_bytes: i64::from(options.debug_mb) << 20,
         };
         let (writer, thread) =
             writer::start(connection, options.queue.max(1), retention, options.metrics).map_err(
@@ -318,6 +328,74 @@ impl Store {
         self.change(Box::new(move |connection| {
             responses::delete(connection, &id, &key)
         }))
+    }
+
+    /// The newest captures; with `only_key`, of that key's requests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn captures(
+        &self,
+        limit: u64,
+        offset: u64,
+        only_key: Option<&str>,
+    ) -> Result<CapturePage, StoreError> {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let (limit, offset) = (signed(limit), signed(offset));
+        self.readers
+            .read(|connection| captures::page(connection, limit, offset, only_key))
+    }
+
+    /// The capture of that request; with `only_key`, if it is that key's. One
+    /// that was handed over a moment ago is found, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn capture(
+        &self,
+        request_id: Uuid,
+        only_key: Option<&str>,
+    ) -> Result<Option<StoredCapture>, StoreError> {
+        let read = || {
+            self.readers
+                .read(|connection| captures::by_request(connection, request_id, only_key))
+        };
+        match read()? {
+            None => {
+                self.flush(ANSWER_LIMIT)?;
+                read()
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Deletes the capture of that request; with `only_key`, only if it is that
+    /// key's. Returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`].
+    pub fn delete_capture(
+        &self,
+        request_id: Uuid,
+        only_key: Option<&str>,
+    ) -> Result<u64, StoreError> {
+        let only_key = only_key.map(str::to_owned);
+        self.change(Box::new(move |connection| {
+            captures::delete_of(connection, request_id, only_key.as_deref())
+        }))
+    }
+
+    /// Deletes all captures, a slice at a time; returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage_older_than`].
+    pub fn delete_captures(&self) -> Result<u64, StoreError> {
+        let work = Work::Sliced(writer::prune_captures(i64::MAX));
+        self.writer.ask(work, PRUNE_LIMIT)
     }
 
     fn change(&self, task: Task) -> Result<u64, StoreError> {

@@ -86,6 +86,7 @@ impl<'a> Texts<'a> {
 /// Reads usage records by `usage.id`.
 pub(super) struct Records<'a> {
     statement: CachedStatement<'a>,
+    captured: CachedStatement<'a>,
     texts: Texts<'a>,
 }
 
@@ -93,6 +94,7 @@ impl<'a> Records<'a> {
     pub(super) fn of(connection: &'a Connection) -> Result<Self, rusqlite::Error> {
         Ok(Self {
             statement: connection.prepare_cached("SELECT * FROM usage WHERE id = ?1")?,
+            captured: connection.prepare_cached("SELECT 1 FROM captures WHERE request_id = ?1")?,
             texts: Texts::of(connection)?,
         })
     }
@@ -101,7 +103,15 @@ impl<'a> Records<'a> {
     pub(super) fn read(&mut self, id: i64) -> Result<Option<Record>, rusqlite::Error> {
         let texts = &mut self.texts;
         let mut rows = self.statement.query([id])?;
-        rows.next()?.map(|row| record(row, texts)).transpose()
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let mut record = record(row, texts)?;
+        let captured = self
+            .captured
+            .exists([row.get::<_, Vec<u8>>("request_id")?])?;
+        record.insert("hasDebug".to_owned(), captured.into());
+        Ok(Some(record))
     }
 }
 

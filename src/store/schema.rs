@@ -51,7 +51,7 @@ fn number(connection: &Connection, pragma: &str) -> Result<i64, rusqlite::Error>
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-const STEPS: &[&str] = &[USAGE_AND_ERRORS, RESPONSES, COOLDOWNS];
+const STEPS: &[&str] = &[USAGE_AND_ERRORS, RESPONSES, COOLDOWNS, CAPTURES];
 
 /// Targets' rests while they last; an empty model is a whole provider. Few and
 /// small: names are written out.
@@ -65,6 +65,27 @@ CREATE TABLE cooldowns (
     message TEXT NOT NULL,
     PRIMARY KEY (provider, model)
 ) WITHOUT ROWID;
+";
+
+/// Debug captures. Bodies stand last, so that lists don't read them; `same` is
+/// whether the client got what the provider sent, and `answer` is empty then.
+const CAPTURES: &str = "
+CREATE TABLE captures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id BLOB NOT NULL UNIQUE,
+    created_ms INTEGER NOT NULL,
+    key TEXT,
+    status INTEGER,
+    size INTEGER NOT NULL,
+    same INTEGER NOT NULL,
+    about BLOB NOT NULL,
+    request BLOB,
+    sent BLOB,
+    received BLOB,
+    answer BLOB
+);
+CREATE INDEX captures_by_key ON captures (key, id, size);
+CREATE INDEX captures_by_date ON captures (created_ms);
 ";
 
 /// `usage.id` is the request's start in milliseconds, shifted left by 20 bits,

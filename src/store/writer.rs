@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, bounded};
 use rusqlite::Connection;
 
+use super::captures::{self, Sealing};
 use super::error::StoreError;
 use super::ledger::{Ledger, Row};
 use super::responses::{self, Load, ResponseRow, Waiting};
@@ -54,6 +55,9 @@ const ABANDONED: Duration = Duration::from_secs(5);
 pub(super) struct Retention {
     pub(super) usage_days: u32,
     pub(super) error_days: u32,
+    pub(super) debug_days: u32,
+    /// Bytes of debug captures; zero is no limit.
+    pub(super) debug_bytes: i64,
 }
 
 impl Retention {
@@ -66,6 +70,9 @@ impl Retention {
         }
         if self.error_days > 0 {
             chores.push(Chore::unasked(prune_errors(before(self.error_days))));
+        }
+        if self.debug_days > 0 {
+            chores.push(Chore::unasked(prune_captures(before(self.debug_days))));
         }
         // Answers know themselves when they expire.
         chores.push(Chore::unasked(prune_responses(now_ms)));
@@ -85,6 +92,12 @@ pub(super) fn prune_usage(before_ms: i64) -> Task {
 /// Deletes a slice of the error rows from before that time.
 pub(super) fn prune_errors(before_ms: i64) -> Task {
     Box::new(move |connection| failures::delete_slice(connection, before_ms, SLICE))
+}
+
+/// Deletes a slice of the captures from before that time. They may be large, so
+/// the slice is small.
+pub(super) fn prune_captures(before_ms: i64) -> Task {
+    Box::new(move |connection| captures::delete_slice(connection, before_ms, SLICE / 16))
 }
 
 /// Deletes a slice of the answers that have expired.
@@ -110,6 +123,7 @@ enum Message {
     Error(Box<ErrorRow>),
     Cooldown(Box<CooldownRow>),
     Response(Box<ResponseRow>, Load),
+    Capture(Sealing),
     Job(Box<Job>),
 }
 
@@ -174,6 +188,13 @@ impl Writer {
             Some(load) => self.hand_over(Message::Response(row, load)),
             None => self.count_drop(),
         }
+    }
+
+    /// Hands over a capture, to be made a row by the writer's thread. False if the
+    /// queue is full; how many may wait is the caller's business.
+    #[must_use]
+    pub fn capture(&self, sealing: Sealing) -> bool {
+        self.sender.try_send(Message::Capture(sealing)).is_ok()
     }
 
     /// Rows dropped since the store was opened.
@@ -251,7 +272,7 @@ fn prepare(
     let now = Instant::now();
     let scribe = Scribe {
         receiver,
-        ledger: Ledger::new(connection),
+        ledger: Ledger::new(connection, retention.debug_bytes),
         batch: Vec::with_capacity(BATCH),
         gathering_since: None,
         job: None,
@@ -356,6 +377,10 @@ impl Scribe {
             Message::Error(row) => Row::Error(row),
             Message::Cooldown(row) => Row::Cooldown(row),
             Message::Response(row, load) => Row::Response(row, load),
+            Message::Capture(seal) => match seal() {
+                Some(row) => Row::Capture(row),
+                None => return,
+            },
             Message::Job(job) => {
                 self.job = Some(job);
                 return;
@@ -715,6 +740,7 @@ mod tests {
         let (writer, mut scribe) = scribe(Retention {
             usage_days: 0,
             error_days: 2,
+            ..Retention::default()
         });
         let now = now_ms();
         for i in 0..i64::from(SLICE) + 10 {

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::{H1, Home};
+use crate::capture::Tap;
 
 /// The body of a request to a provider.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +67,7 @@ impl Body for RequestBody {
 pub struct UpstreamBody {
     incoming: Incoming,
     connection: Option<(H1, Arc<Home>)>,
+    tap: Option<Tap>,
 }
 
 impl fmt::Debug for UpstreamBody {
@@ -79,11 +81,19 @@ impl UpstreamBody {
         let mut body = Self {
             incoming,
             connection,
+            tap: None,
         };
         if body.incoming.is_end_stream() {
             body.release();
         }
         body
+    }
+
+    /// The same, with every chunk shown to `tap`.
+    #[must_use]
+    pub fn tapped(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     /// The next chunk of data; trailers are passed over.
@@ -98,6 +108,9 @@ impl UpstreamBody {
                     if let Ok(data) = frame.into_data() {
                         if self.incoming.is_end_stream() {
                             self.release();
+                        }
+                        if let Some(tap) = &self.tap {
+                            tap.push(&data);
                         }
                         return Poll::Ready(Some(Ok(data)));
                     }

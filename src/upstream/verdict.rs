@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use super::pool::SendError;
 use crate::config::Failover;
+use crate::mask::without;
 use crate::protocol::error::{ErrorClass, UpstreamError};
 use crate::routing::standing::Blame;
 
@@ -101,17 +102,12 @@ impl Failure {
     /// Takes the gateway's own credentials out of what the provider said: some
     /// repeat in their errors what they were sent.
     pub fn scrub(&mut self, secrets: &[Vec<u8>]) {
-        for secret in secrets
-            .iter()
-            .filter(|secret| secret.len() >= SECRET_LENGTH)
-        {
-            if let Ok(text) = std::str::from_utf8(secret)
-                && self.error.message.contains(text)
-            {
-                self.error.message = self.error.message.replace(text, REDACTED);
-            }
+        for secret in secrets {
+            let message = bytes::Bytes::from(std::mem::take(&mut self.error.message));
+            let message = without(&message, secret, REDACTED);
+            self.error.message = String::from_utf8_lossy(&message).into_owned();
             if let Some(raw) = &mut self.raw {
-                raw.body = without(&raw.body, secret);
+                raw.body = without(&raw.body, secret, REDACTED);
             }
         }
     }
@@ -247,25 +243,7 @@ fn error_code(error: &SendError) -> &'static str {
     }
 }
 
-/// Shorter credentials can't be told from ordinary words.
-const SECRET_LENGTH: usize = 6;
 const REDACTED: &str = "[redacted]";
-
-fn without(body: &bytes::Bytes, secret: &[u8]) -> bytes::Bytes {
-    let finder = memchr::memmem::Finder::new(secret);
-    let mut from = 0;
-    let mut kept = Vec::new();
-    for at in finder.find_iter(body) {
-        kept.extend_from_slice(&body[from..at]);
-        kept.extend_from_slice(REDACTED.as_bytes());
-        from = at + secret.len();
-    }
-    if from == 0 {
-        return body.clone();
-    }
-    kept.extend_from_slice(&body[from..]);
-    kept.into()
-}
 
 /// Room for what passes and for what the gateway adds: an answer's head that has
 /// to grow costs more than all that is looked up in it.
