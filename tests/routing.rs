@@ -276,15 +276,7 @@ fn patient() -> (Upstream, Arc<AtomicBool>) {
 #[test]
 fn requests_over_a_limit_wait_and_permits_come_back() {
     let (upstream, open) = patient();
-    let aliases = "  q: { targets: [ { provider: narrow, model: m } ] }";
-    let file = file("", aliases, "").replace(
-        "providers:\n",
-        &format!(
-            "providers:\n  narrow: {{ api_base_url: 'http://{}/v1', api_key: k, maxConcurrency: 1 }}\n",
-            upstream.address
-        ),
-    );
-    let gateway = Gateway::with(&file);
+    let gateway = Gateway::with(&narrow_file(&upstream, "maxConcurrency: 1"));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| chat(&gateway, "q"));
         support::await_some("the first", || (upstream.requests() == 1).then_some(()));
@@ -309,17 +301,61 @@ fn requests_over_a_limit_wait_and_permits_come_back() {
 }
 
 #[test]
+fn those_who_wait_are_served_in_the_order_in_which_they_came() {
+    let (gate, opened) = std::sync::mpsc::channel::<()>();
+    let opened = std::sync::Mutex::new(opened);
+    let upstream = Upstream::start(move |mut wire| {
+        while wire.request().is_some() {
+            opened.lock().unwrap().recv().ok();
+            wire.answer("200 OK", COMPLETION);
+        }
+    });
+    // The target's limit is reached, the provider's is not.
+    let narrow = "maxConcurrency: 5, models: { m: { maxConcurrency: 1 } }";
+    let gateway = Gateway::with(&narrow_file(&upstream, narrow));
+    let queued = |count: u32| {
+        let standings = &gateway.app.switchboard.standings;
+        let target = standings.of(&"narrow".into(), &"m".into());
+        support::await_some("a place in the line", || {
+            (target.permits.queued() == count).then_some(())
+        });
+    };
+    let (tell, order) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (gateway, tell) = (&gateway, tell.clone());
+            scope.spawn(move || {
+                chat(gateway, "q").expect(200);
+                tell.send(number).unwrap();
+            });
+            if number == 0 {
+                support::await_some("the first", || (upstream.requests() == 1).then_some(()));
+            } else {
+                queued(number);
+            }
+        }
+        for number in 0..8 {
+            gate.send(()).unwrap();
+            assert_eq!(order.recv().unwrap(), number);
+        }
+    });
+    queued(0);
+}
+
+/// An alias `q` of one target: model `m` of a provider that is described so.
+fn narrow_file(upstream: &Upstream, more: &str) -> String {
+    let aliases = "  q: { targets: [ { provider: narrow, model: m } ] }";
+    let provider = format!(
+        "providers:\n  narrow: {{ api_base_url: 'http://{}/v1', api_key: k, {more} }}\n",
+        upstream.address
+    );
+    file("", aliases, "").replace("providers:\n", &provider)
+}
+
+#[test]
 fn a_client_that_leaves_gives_its_permit_back() {
     let (upstream, open) = patient();
-    let aliases = "  q: { targets: [ { provider: narrow, model: m } ] }";
-    let file = file("", aliases, "").replace(
-        "providers:\n",
-        &format!(
-            "providers:\n  narrow: {{ api_base_url: 'http://{}/v1', api_key: k, maxConcurrency: 1 }}\n",
-            upstream.address
-        ),
-    );
-    let gateway = Gateway::with(&file);
+    let gateway = Gateway::with(&narrow_file(&upstream, "maxConcurrency: 1"));
     let (path, body) = Dialect::Chat.ask("q", false);
     let headers = [("authorization", "Bearer sk-plexus-tests")];
     let bytes = support::client::bytes("POST", &path, &headers, body.to_string().as_bytes());

@@ -19,7 +19,7 @@ use crate::exchange::Exchange;
 use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::ir::Invalid;
-use crate::routing::permit::Permits;
+use crate::routing::permit::{Place, Reached, Ticket};
 use crate::routing::session::{self, Sessions};
 use crate::routing::standing::{Pass, Trial};
 use crate::routing::{Candidate, Resolution};
@@ -47,9 +47,20 @@ pub(super) async fn admit(core: &Core, exchange: &mut Exchange) -> Result<(), Re
         return Ok(());
     };
     let name = Arc::clone(&key.name);
-    let taken = match permits.take(limit) {
+    let taken = match permits.take(limit, Ticket::NONE) {
         Some(permit) => Some(permit),
-        None => queued(&permits, || permits.take(limit)).await,
+        None => {
+            let line = || {
+                vec![Reached {
+                    permits: Arc::clone(&permits),
+                    limit,
+                }]
+            };
+            queued(line(), |ticket| {
+                permits.take(limit, ticket).ok_or_else(line)
+            })
+            .await
+        }
     };
     let Some(permit) = taken else {
         let message = format!("Key '{name}' has {limit} requests under way, which is its limit");
@@ -62,12 +73,14 @@ pub(super) async fn admit(core: &Core, exchange: &mut Exchange) -> Result<(), Re
 /// When somebody who found a limit reached may come back.
 const RETURN: Duration = Duration::from_secs(1);
 
-/// Waits in the queue of `permits` until `look` finds something.
-async fn queued<T>(permits: &Arc<Permits>, look: impl FnMut() -> Option<T>) -> Option<T> {
-    let place = permits.queue()?;
-    tokio::time::timeout(QUEUE_WAIT, place.until(look))
-        .await
-        .ok()
+/// Waits in line behind those limits until `look` finds something.
+async fn queued<T>(
+    reached: Vec<Reached>,
+    look: impl FnMut(Ticket) -> Result<T, Vec<Reached>>,
+) -> Option<T> {
+    let place = Place::behind(reached)?;
+    let waited = tokio::time::timeout(QUEUE_WAIT, place.until(look)).await;
+    waited.ok().flatten()
 }
 
 /// Tries candidate after candidate.
@@ -262,18 +275,21 @@ impl<'a> Round<'a> {
 
     /// Waits until one of the candidates whose limit is reached may be tried.
     async fn wait(&self) -> Option<(&'a Candidate, Trial)> {
-        let (_, Pass::Full { permits, .. }) = self.full.first()? else {
-            return None;
-        };
+        let reached = self.full.iter().filter_map(|(_, pass)| limit_of(pass));
         let switchboard = &self.core.app.switchboard;
-        let look = || {
+        let look = |ticket| {
             let now = switchboard.now(Instant::now());
-            self.full.iter().find_map(|(candidate, _)| {
-                let trial = Trial::begin(&candidate.standing, candidate.rules, now).ok()?;
-                Some((*candidate, trial))
-            })
+            let mut reached = Vec::new();
+            for (candidate, _) in &self.full {
+                let (standing, rules) = (&candidate.standing, candidate.rules);
+                match Trial::begin_in_turn(standing, rules, now, ticket) {
+                    Ok(trial) => return Ok((*candidate, trial)),
+                    Err(pass) => reached.extend(limit_of(&pass)),
+                }
+            }
+            Err(reached)
         };
-        queued(permits, look).await
+        queued(reached.collect(), look).await
     }
 
     /// Every candidate was tried or passed over.
@@ -298,6 +314,13 @@ impl<'a> Round<'a> {
             )
         });
         Refusal::new(ErrorClass::Overloaded, message).retry_after(RETURN)
+    }
+}
+
+fn limit_of(pass: &Pass) -> Option<Reached> {
+    match pass {
+        Pass::Full { reached, .. } => Some(reached.clone()),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::permit::Permits;
 use super::standing::Pass;
 use super::table::{Candidate, Group};
 use super::window::Averages;
@@ -141,14 +142,9 @@ impl Explanation {
 
 /// The limit that is reached, if one is.
 fn full(candidate: &Candidate) -> Option<Pass> {
-    let reached = |permits: &Arc<super::permit::Permits>, limit: Option<u32>, whole| {
+    let reached = |permits: &Arc<Permits>, limit: Option<u32>, whole| {
         let limit = limit.filter(|limit| permits.active() >= *limit)?;
-        let permits = Arc::clone(permits);
-        Some(Pass::Full {
-            whole,
-            limit,
-            permits,
-        })
+        Some(Pass::full(permits, limit, whole))
     };
     let standing = &candidate.standing;
     let whole = reached(

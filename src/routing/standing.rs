@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use super::cooldown::{Cooldown, Entry, Fault, Growth, Health, Rest};
-use super::permit::{Permit, Permits, Returns};
+use super::permit::{Permit, Permits, Reached, Ticket, Tickets};
 use super::window::{Sample, Window};
 use crate::config::Provider;
 
@@ -73,7 +73,7 @@ impl Standing {
 pub struct Standings {
     houses: RwLock<HashMap<Arc<str>, Arc<House>>>,
     targets: RwLock<Targets>,
-    returns: Arc<Returns>,
+    tickets: Arc<Tickets>,
     next: AtomicU64,
 }
 
@@ -110,7 +110,7 @@ impl Standings {
             Arc::new(House {
                 id: Arc::clone(id),
                 cooldown: Cooldown::default(),
-                permits: Permits::new(&self.returns),
+                permits: Permits::new(&self.tickets),
             })
         };
         Arc::clone(
@@ -138,7 +138,7 @@ impl Standings {
             model: Arc::clone(model),
             cooldown: Cooldown::default(),
             window: Window::default(),
-            permits: Permits::new(&self.returns),
+            permits: Permits::new(&self.tickets),
             probed: AtomicI64::new(0),
         });
         if targets.count >= MOST {
@@ -152,10 +152,10 @@ impl Standings {
         standing
     }
 
-    /// Where returned permits are announced.
+    /// Where those who wait for permits get their numbers.
     #[must_use]
-    pub const fn returns(&self) -> &Arc<Returns> {
-        &self.returns
+    pub const fn tickets(&self) -> &Arc<Tickets> {
+        &self.tickets
     }
 
     /// All targets, in no order.
@@ -225,11 +225,19 @@ pub enum Pass {
     Full {
         /// Of the provider as a whole, or of the target.
         whole: bool,
-        /// The limit.
-        limit: u32,
-        /// Where to wait.
-        permits: Arc<Permits>,
+        /// Which, and where to wait.
+        reached: Reached,
     },
+}
+
+impl Pass {
+    /// A limit is reached: the provider's as a whole, or the target's.
+    #[must_use]
+    pub fn full(permits: &Arc<Permits>, limit: u32, whole: bool) -> Self {
+        let permits = Arc::clone(permits);
+        let reached = Reached { permits, limit };
+        Self::Full { whole, reached }
+    }
 }
 
 impl fmt::Display for Pass {
@@ -239,8 +247,9 @@ impl fmt::Display for Pass {
                 write!(f, "on cooldown for another {} s", (left_ms + 999) / 1000)
             }
             Self::Probed => f.write_str("on cooldown; another request is finding out if it works"),
-            Self::Full { whole, limit, .. } => {
+            Self::Full { whole, reached } => {
                 let whose = if *whole { "provider" } else { "target" };
+                let limit = reached.limit;
                 write!(f, "the {whose}'s {limit} concurrent requests are all taken")
             }
         }
@@ -290,11 +299,29 @@ impl Trial {
     ///
     /// Why it is passed over.
     pub fn begin(standing: &Arc<Standing>, rules: Rules, now: i64) -> Result<Self, Pass> {
-        if let Health::Cooling { until } = standing.house.cooldown.health(now) {
-            return Err(cooling(&standing.house.cooldown, until, now));
+        Self::begin_in_turn(standing, rules, now, Ticket::NONE)
+    }
+
+    /// As [`begin`](Self::begin), for somebody who waited for a permit.
+    ///
+    /// # Errors
+    ///
+    /// Why it is passed over.
+    pub fn begin_in_turn(
+        standing: &Arc<Standing>,
+        rules: Rules,
+        now: i64,
+        ticket: Ticket,
+    ) -> Result<Self, Pass> {
+        let house = &standing.house;
+        if let Health::Cooling { until } = house.cooldown.health(now) {
+            return Err(cooling(&house.cooldown, until, now));
         }
-        let whole = permit(&standing.house.permits, rules.provider_limit, true)?;
-        let own = permit(&standing.permits, rules.target_limit, false)?;
+        let (whole, own) = (rules.provider_limit, rules.target_limit);
+        // Looked at before any is taken: one that is taken and given back would
+        // be told to those who wait, this one among them.
+        room(&house.permits, whole, true, ticket)?;
+        room(&standing.permits, own, false, ticket)?;
         let entry = if rules.tireless {
             Entry::Open
         } else {
@@ -306,14 +333,17 @@ impl Trial {
             Entry::Closed { until } => return Err(cooling(&standing.cooldown, until, now)),
             Entry::Probed => return Err(Pass::Probed),
         };
-        standing.window.used(now, 1);
-        Ok(Self {
+        let mut trial = Self {
             standing: Arc::clone(standing),
             rules,
             began: now,
             probe,
-            permits: [whole, own],
-        })
+            permits: [None, None],
+        };
+        trial.permits[0] = permit(&house.permits, whole, true, ticket)?;
+        trial.permits[1] = permit(&standing.permits, own, false, ticket)?;
+        standing.window.used(now, 1);
+        Ok(trial)
     }
 
     /// What is tried.
@@ -391,15 +421,28 @@ fn cooling(cooldown: &Cooldown, until: i64, now: i64) -> Pass {
     }
 }
 
-fn permit(permits: &Arc<Permits>, limit: Option<u32>, whole: bool) -> Result<Option<Permit>, Pass> {
+fn permit(
+    permits: &Arc<Permits>,
+    limit: Option<u32>,
+    whole: bool,
+    ticket: Ticket,
+) -> Result<Option<Permit>, Pass> {
     let Some(limit) = limit else { return Ok(None) };
-    match permits.take(limit) {
+    match permits.take(limit, ticket) {
         Some(permit) => Ok(Some(permit)),
-        None => Err(Pass::Full {
-            whole,
-            limit,
-            permits: Arc::clone(permits),
-        }),
+        None => Err(Pass::full(permits, limit, whole)),
+    }
+}
+
+fn room(
+    permits: &Arc<Permits>,
+    limit: Option<u32>,
+    whole: bool,
+    ticket: Ticket,
+) -> Result<(), Pass> {
+    match limit {
+        Some(limit) if !permits.would_give(limit, ticket) => Err(Pass::full(permits, limit, whole)),
+        _ => Ok(()),
     }
 }
 

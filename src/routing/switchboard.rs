@@ -278,6 +278,7 @@ impl Drop for Looking {
 mod tests {
     use std::time::Duration;
 
+    use super::super::permit::Ticket;
     use super::*;
 
     #[test]
@@ -328,12 +329,13 @@ mod tests {
                 .map(|route| route.candidates[0].standing.number)
         };
         let before = number(&old, "old");
-        let held = switchboard.key(&old, "k").unwrap().take(1);
+        let held = switchboard.key(&old, "k").unwrap().take(1, Ticket::NONE);
         assert!(held.is_some() && before.is_some());
         assert_eq!(number(&new, "new"), before);
         assert_eq!(number(&new, "old"), None);
         assert_eq!(number(&old, "old"), before, "a request may still hold it");
         assert_eq!(switchboard.table(&new).routes().count(), 1);
-        assert!(switchboard.key(&new, "k").unwrap().take(1).is_none());
+        let again = switchboard.key(&new, "k").unwrap();
+        assert!(again.take(1, Ticket::NONE).is_none());
     }
 }

@@ -111,7 +111,7 @@ impl Table {
             .filter(|key| key.max_concurrency.is_some());
         let permits = |name: &Arc<str>| {
             let known = before.and_then(|before| before.keys.get(name));
-            known.map_or_else(|| Permits::new(standings.returns()), Arc::clone)
+            known.map_or_else(|| Permits::new(standings.tickets()), Arc::clone)
         };
         let keys = limited.map(|key| (Arc::clone(&key.name), permits(&key.name)));
         Self {
