@@ -12,6 +12,7 @@ use crate::exchange::Books;
 use crate::metrics::Metrics;
 use crate::routing::Switchboard;
 use crate::routing::dice::Dice;
+use crate::sight::Descriptions;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Client, Connector, Learned};
@@ -40,6 +41,8 @@ pub struct App {
     pub throttle: Throttle,
     /// Whose requests are captured.
     pub captures: Arc<Switches>,
+    /// What images show.
+    pub descriptions: Descriptions,
     /// When this process began to serve.
     pub started: SystemTime,
     connector: Connector,
@@ -67,6 +70,7 @@ impl App {
             learned: Learned::default(),
             throttle: Throttle::default(),
             captures,
+            descriptions: Descriptions::default(),
             started: SystemTime::now(),
             connector: Connector::new(CONNECT_LIMIT, roots),
         })

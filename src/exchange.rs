@@ -302,6 +302,14 @@ impl Exchange {
         self.capture = self.books.captures.begin(&key.name, on_error);
     }
 
+    /// The gateway asks for itself, where `key` may; the row names no key.
+    pub fn internal(&mut self, key: &Arc<Key>, attribution: Box<str>) {
+        if let Some(row) = &mut self.row {
+            row.attribution = Some(attribution);
+        }
+        self.key = Some(Arc::clone(key));
+    }
+
     /// What the client wants is known.
     pub fn asked(&mut self, model: Arc<str>, streamed: bool) {
         if let Some(row) = &mut self.row {

@@ -48,6 +48,7 @@ pub mod auth;
 pub mod usage;
 pub mod capture;
 pub mod routing;
+pub mod sight;
 pub mod upstream;
 pub mod exchange;
 pub mod relay;

@@ -564,6 +564,11 @@ pub static ROUTES: &[Route] = &[
         management::route::explain,
     ),
     admin(
+        Method::POST,
+        "/v0/management/cache/vision-descriptor/clear",
+        management::cache::clear_descriptions,
+    ),
+    admin(
         Method::GET,
         "/v0/management/metrics",
         management::metrics::get,

@@ -358,12 +358,12 @@ fn a_plain_file_warns_of_nothing() {
 #[test]
 fn each_thing_that_does_not_work_yet_is_one_line() {
     let text = small(
-        "models: {a: {selector: quota, targets: []}, b: {selector: quota, targets: []}, c: {selector: quota, targets: []}, d: {selector: quota, targets: []}, e: {use_image_fallthrough: true}}\n",
+        "models: {a: {selector: quota, targets: []}, b: {selector: quota, targets: []}, c: {selector: quota, targets: []}, d: {selector: quota, targets: []}, e: {model_architecture: {layers: 1}}}\n",
     );
     assert_eq!(
         load(&text).warnings,
         [
-            "vision fallthrough: not in effect yet (models.e.use_image_fallthrough)",
+            "energy estimates: not in effect yet (models.e.model_architecture)",
             "the selector quota (targets are tried in order): not in effect yet \
              (models.a.target_groups.0.selector, models.b.target_groups.0.selector, \
              models.c.target_groups.0.selector and 1 more)",

@@ -111,6 +111,8 @@ fn alias(check: &mut Check<'_>, entry: &Entry, known: &Known<'_>) -> Alias {
             .filter(|metadata| !metadata.is_null()),
         preferred_api: one_or_more(node.get("preferred_api")),
         sticky: flag(node, "sticky_session", true),
+        describes_images: flag(node, "use_image_fallthrough", false),
+        enforces_limits: flag(node, "enforce_limits", false),
     }
 }
 

@@ -116,6 +116,7 @@ fn build(check: &mut Check<'_>, whole: Node) -> Option<Config> {
         default_quotas: quota::defaults(check, root, &user_quotas),
         cooldown: settings::cooldown(check, root),
         exploration: settings::exploration(root),
+        vision: settings::vision(root),
         strict: root.get("strict").and_then(Node::flag).unwrap_or(false),
         capture_on_error: { root.get("captureTraceOnError") }
             .and_then(Node::flag)

@@ -83,6 +83,8 @@ pub struct Config {
     pub cooldown: Cooldown,
     /// How often targets are measured that are not the best.
     pub exploration: Exploration,
+    /// Who describes images for models that can't see.
+    pub vision: Vision,
     /// Whether a translation that would lose something is refused.
     pub strict: bool,
     /// Whether requests that fail are captured.
@@ -444,6 +446,19 @@ pub struct Alias {
     pub metadata: Option<Value>,
     /// Whether a conversation stays with the target that answered it.
     pub sticky: bool,
+    /// Whether images are described for targets that can't see.
+    pub describes_images: bool,
+    /// Whether requests that can't fit a target's context are not sent to it.
+    pub enforces_limits: bool,
+}
+
+/// `vision_fallthrough`.
+#[derive(Debug, Default, Clone)]
+pub struct Vision {
+    /// The model that describes, as a client would name it.
+    pub descriptor: Option<Arc<str>>,
+    /// What it is asked, if not the usual.
+    pub prompt: Option<Arc<str>>,
 }
 
 /// Targets that belong together, and how one of them is chosen.

@@ -669,8 +669,8 @@ pub(in crate::config) static ALIAS: Table = closed(&[
     field("selector", Shape::Word(SELECTORS)),
     field("targets", Shape::List(&Shape::Fields(&TARGET))),
     field("additional_aliases", TEXTS),
-    field("use_image_fallthrough", Shape::Flag).later("vision fallthrough"),
-    field("enforce_limits", Shape::Flag).later("context limits"),
+    field("use_image_fallthrough", Shape::Flag),
+    field("enforce_limits", Shape::Flag),
     field("sticky_session", Shape::Flag),
     field(
         "preferred_api",
@@ -816,7 +816,7 @@ static BACKGROUND_EXPLORATION: Table = closed(&[
 ]);
 
 static VISION_FALLTHROUGH: Table = open(&[
-    field("descriptor_model", Shape::Nullable(&Shape::Text)).later("vision fallthrough"),
+    field("descriptor_model", Shape::Nullable(&Shape::Text)),
     field("default_prompt", Shape::Nullable(&Shape::Text)),
 ]);
 

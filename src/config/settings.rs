@@ -11,7 +11,7 @@ use super::schema;
 use super::tree::{Node, Yaml};
 use super::{
     Background, Cooldown, Exploration, Failover, Flow, Limits, LoggingSettings, Secret,
-    ServerSettings, Stall, StoreSettings, TlsSettings, address,
+    ServerSettings, Stall, StoreSettings, TlsSettings, Vision, address,
 };
 
 /// `ADMIN_KEY`, else `adminKey`. Without either there is no configuration.
@@ -221,6 +221,20 @@ pub(in crate::config) fn exploration(root: &Node) -> Exploration {
         performance,
         e2e_performance: rate("e2ePerformanceExplorationRate").unwrap_or(performance),
         background: flag(node, "enabled", false).then_some(background),
+    }
+}
+
+/// `vision_fallthrough:`; empty text is as good as none.
+pub(in crate::config) fn vision(root: &Node) -> Vision {
+    let empty = Node::empty();
+    let node = root.get("vision_fallthrough").unwrap_or(&empty);
+    let text = |field| {
+        let text = node.get(field).and_then(Node::text);
+        text.filter(|text| !text.trim().is_empty()).map(Into::into)
+    };
+    Vision {
+        descriptor: text("descriptor_model"),
+        prompt: text("default_prompt"),
     }
 }
 

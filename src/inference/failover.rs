@@ -12,6 +12,7 @@ use super::attempt::{Answered, Limits};
 use super::failure::{self, Refusal};
 use super::plan::{NoPlan, Plan, Planner};
 use super::translation::Source;
+use super::vision::Sight;
 use super::{Work, count, quirks, state};
 use crate::app::Core;
 use crate::config::Config;
@@ -32,6 +33,8 @@ const QUEUE_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Choice {
     pub(super) resolution: Resolution,
     pub(super) sessions: Sessions,
+    /// Whether the request is one of the gateway's own.
+    pub(super) internal: bool,
 }
 
 /// admit: takes one of the key's permits, or waits for it
@@ -93,11 +96,13 @@ pub(super) async fn attempt_each(
     let resolution = &choice.resolution;
     let source = Source::new(work, exchange.config.store.responses);
     let alias = resolution.route.alias.as_deref();
+    let sight = Sight::of(exchange, work, alias.filter(|_| !choice.internal));
     let mut round = Round {
         core,
         work,
         config: Arc::clone(&exchange.config),
         planner: Planner::new(work, alias, &source, exchange, &core.app.learned),
+        sight: sight.as_deref(),
         sessions: choice.sessions,
         last: None,
         unsaid: None,
@@ -139,10 +144,12 @@ enum Step {
 
 /// One request's way through its candidates.
 struct Round<'a> {
-    core: &'a Core,
+    core: &'a Arc<Core>,
     work: &'a Work,
     config: Arc<Config>,
     planner: Planner<'a>,
+    /// How those are asked that can't see.
+    sight: Option<&'a Sight<'a>>,
     sessions: Sessions,
     last: Option<Box<Failure>>,
     /// Why the first of those that were passed over could not be asked.
@@ -161,8 +168,18 @@ impl<'a> Round<'a> {
         trial: Option<Trial>,
         last: bool,
     ) -> Result<Step, Refusal> {
-        let plan = match self.planner.plan(candidate) {
-            Ok(plan) => plan,
+        let worded = match self.sight {
+            Some(sight) => Box::pin(sight.form(self.core, exchange, candidate)).await,
+            None => None,
+        };
+        let told = worded.as_ref().and_then(|worded| worded.planner);
+        let plan = match told.unwrap_or(&self.planner).plan(candidate) {
+            Ok(mut plan) => {
+                if let Some(worded) = &worded {
+                    plan.notes.extend(worded.notes);
+                }
+                plan
+            }
             Err(NoPlan::Skip { to, reason }) => {
                 exchange.skipped(candidate, to, reason.message.clone());
                 self.unsaid.get_or_insert(reason);
@@ -193,7 +210,8 @@ impl<'a> Round<'a> {
         }
         let most = exchange.tries() + 1 >= self.config.failover.most_attempts;
         let last = last || most || !self.config.failover.enabled;
-        self.send(exchange, candidate, plan, trial, last).await
+        self.send(exchange, (candidate, told.is_some()), plan, trial, last)
+            .await
     }
 
     /// Why this request may not try any more.
@@ -211,7 +229,7 @@ impl<'a> Round<'a> {
     async fn send(
         &mut self,
         exchange: &mut Exchange,
-        candidate: &'a Candidate,
+        (candidate, worded): (&'a Candidate, bool),
         mut plan: Plan<'a>,
         trial: Trial,
         last: bool,
@@ -221,7 +239,8 @@ impl<'a> Round<'a> {
         let pass_through = plan.is_pass_through();
         // How counting goes says nothing about answering.
         let trial = Some(trial).filter(|_| !work.is_count());
-        exchange.attempt_started(candidate, plan.protocol, pass_through, trial);
+        let untouched = pass_through && !worded;
+        exchange.attempt_started(candidate, plan.protocol, untouched, trial);
         let limits = self.limits(candidate, last);
         match quirks::attempt(core, exchange, work, (candidate, &mut plan), limits).await {
             Ok(answered) => {

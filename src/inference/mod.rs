@@ -13,6 +13,7 @@ pub mod replay;
 mod state;
 mod translation;
 pub(crate) mod trial;
+mod vision;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -286,6 +287,7 @@ fn resolve(core: &Arc<Core>, exchange: &Exchange, work: &Work) -> Result<Choice,
     Ok(Choice {
         resolution,
         sessions,
+        internal: false,
     })
 }
 

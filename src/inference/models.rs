@@ -9,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Refusal, failure, wall_ms};
@@ -56,7 +57,7 @@ pub fn answer(core: &Arc<Core>, model: &str, request: &Request<Incoming>) -> Res
     let found = config.alias(name).filter(|alias| visible(alias));
     match found {
         Some(alias) => cached(
-            models::encode_one(shape, &info(alias, created)),
+            models::encode_one(shape, &info(&config, alias, created)),
             created,
             request.headers(),
         ),
@@ -82,12 +83,12 @@ fn listed(config: &Config, created: i64) -> impl Iterator<Item = (&Arc<Alias>, M
     config
         .aliases
         .values()
-        .map(move |alias| (alias, info(alias, created)))
+        .map(move |alias| (alias, info(config, alias, created)))
 }
 
 /// What an alias says of itself: its `metadata.overrides` are the members of
 /// the OpenAI shape.
-fn info(alias: &Alias, created: i64) -> ModelInfo {
+fn info(config: &Config, alias: &Alias, created: i64) -> ModelInfo {
     let overrides = alias
         .metadata
         .as_ref()
@@ -103,8 +104,32 @@ fn info(alias: &Alias, created: i64) -> ModelInfo {
         context: number("context_length").or_else(|| top_provider("context_length")),
         max_output: top_provider("max_completion_tokens"),
         preferred_api: alias.preferred_api.clone(),
-        metadata: overrides.filter(|overrides| overrides.is_object()).cloned(),
+        metadata: with_images(
+            config,
+            alias,
+            overrides.filter(|overrides| overrides.is_object()).cloned(),
+        ),
     }
+}
+
+/// An alias whose images are described takes images, whatever its targets see.
+fn with_images(config: &Config, alias: &Alias, metadata: Option<Value>) -> Option<Value> {
+    if !alias.describes_images || config.vision.descriptor.is_none() {
+        return metadata;
+    }
+    let mut metadata = metadata.unwrap_or_else(|| json!({}));
+    let architecture = metadata.get("architecture").and_then(Value::as_object);
+    let mut architecture = architecture.cloned().unwrap_or_default();
+    let known = architecture
+        .get("input_modalities")
+        .and_then(Value::as_array);
+    let mut inputs = known.cloned().unwrap_or_else(|| vec![json!("text")]);
+    if !inputs.iter().any(|input| input == "image") {
+        inputs.push(json!("image"));
+    }
+    architecture.insert("input_modalities".into(), inputs.into());
+    metadata["architecture"] = architecture.into();
+    Some(metadata)
 }
 
 fn refused(shape: Shape, refusal: &Refusal) -> Response<Body> {

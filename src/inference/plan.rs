@@ -219,7 +219,7 @@ fn unreachable_at(candidate: &Candidate, from: Protocol) -> NoPlan {
 }
 
 /// Where the candidate speaks that protocol; `access_via` narrows it.
-fn endpoint(candidate: &Candidate, protocol: Protocol) -> Option<&Endpoint> {
+pub(super) fn endpoint(candidate: &Candidate, protocol: Protocol) -> Option<&Endpoint> {
     let reachable = candidate
         .listed
         .as_ref()

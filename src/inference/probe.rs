@@ -153,6 +153,7 @@ async fn answer(
     let choice = Choice {
         resolution,
         sessions: Sessions::default(),
+        internal: true,
     };
     failover::attempt_each(core, exchange, &work, &choice).await
 }

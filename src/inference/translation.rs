@@ -39,6 +39,8 @@ static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 /// A client's request, parsed at the first candidate that needs it.
 pub(super) struct Source<'w> {
     work: &'w Work,
+    /// The request as the client wrote it, which answers repeat parts of.
+    written: &'w Work,
     keeps: bool,
     document: OnceLock<Result<(Bytes, Tape), Invalid>>,
 }
@@ -46,8 +48,14 @@ pub(super) struct Source<'w> {
 impl<'w> Source<'w> {
     /// `keeps` is whether answers of the Responses API are kept.
     pub(super) fn new(work: &'w Work, keeps: bool) -> Self {
+        Self::told(work, work, keeps)
+    }
+
+    /// A request that was `written` in other words.
+    pub(super) fn told(work: &'w Work, written: &'w Work, keeps: bool) -> Self {
         Self {
             work,
+            written,
             keeps,
             document: OnceLock::new(),
         }
@@ -88,7 +96,7 @@ impl<'w> Source<'w> {
             decode_request(protocol, root, &mut notes)?
         };
         request.stream = self.work.streamed;
-        let echo = match (self.work.ask.protocol, &self.work.chain) {
+        let echo = match (self.work.ask.protocol, &self.written.chain) {
             (Protocol::Responses, None) => self.echo(root),
             (Protocol::Responses, Some(_)) => self.echo_of_original(),
             _ => String::new(),
@@ -107,7 +115,7 @@ impl<'w> Source<'w> {
 impl Source<'_> {
     /// What the answer repeats: what the client wrote, not what it was expanded to.
     fn echo_of_original(&self) -> String {
-        let body = self.work.frames.concat();
+        let body = self.written.frames.concat();
         let mut tape = Tape::new();
         let root = tape.parse_bytes(&body);
         root.map_or_else(|_| String::new(), |root| self.echo(root))
@@ -173,7 +181,11 @@ const fn translates(protocol: Protocol) -> bool {
 }
 
 /// What a model at a provider can do: what is known, and the operator's word.
-fn capabilities(endpoint: &Endpoint, model: &str, listed: Option<&ProviderModel>) -> Capabilities {
+pub(super) fn capabilities(
+    endpoint: &Endpoint,
+    model: &str,
+    listed: Option<&ProviderModel>,
+) -> Capabilities {
     let known = Capabilities::of(endpoint.protocol, endpoint.authority.host(), model);
     match listed.and_then(|listed| listed.capabilities.as_ref()) {
         Some(words) => known.overridden(words),

@@ -4,6 +4,7 @@
 
 pub mod aliases;
 pub mod auth;
+pub mod cache;
 pub mod concurrency;
 pub mod config;
 pub mod cooldowns;

@@ -26,6 +26,7 @@ pub mod notes;
 pub mod opening;
 pub mod peek;
 pub mod path;
+pub mod pictures;
 pub mod repair;
 pub mod responses;
 pub mod schema;
