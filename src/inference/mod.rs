@@ -5,6 +5,7 @@ mod count;
 mod failover;
 mod failure;
 pub mod kept;
+mod limits;
 pub mod models;
 mod plan;
 mod probe;

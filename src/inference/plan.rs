@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
 
+use super::limits::{self, Need};
 use super::quirks::{Prepared, Quirks};
 use super::state::Chain;
 use super::translation::{self, Decoded, Settings, Source, Translation};
@@ -87,6 +88,7 @@ pub(super) struct Planner<'a> {
     alias: Option<&'a Alias>,
     source: &'a Source<'a>,
     decoded: OnceLock<Result<Decoded<'a>, Invalid>>,
+    need: OnceLock<Need>,
     quirks: Quirks<'a>,
     id: uuid::Uuid,
     created: u64,
@@ -105,6 +107,7 @@ impl<'a> Planner<'a> {
             alias,
             source,
             decoded: OnceLock::new(),
+            need: OnceLock::new(),
             quirks: Quirks {
                 learned,
                 strict: translation::is_strict(exchange, &work.headers),
@@ -123,9 +126,40 @@ impl<'a> Planner<'a> {
     pub(super) fn plan(&self, candidate: &'a Candidate) -> Result<Plan<'a>, NoPlan> {
         let from = self.work.ask.protocol;
         match endpoint(candidate, from) {
-            Some(endpoint) => self.splice(candidate, endpoint),
+            Some(endpoint) => {
+                self.check_size(candidate, endpoint)?;
+                self.splice(candidate, endpoint)
+            }
             None => self.translate(candidate),
         }
+    }
+
+    /// Passes over a candidate whose context is too short, where the alias says
+    /// so.
+    fn check_size(&self, candidate: &Candidate, endpoint: &Endpoint) -> Result<(), NoPlan> {
+        let Some(alias) = self.alias.filter(|alias| alias.enforces_limits) else {
+            return Ok(());
+        };
+        let work = self.work;
+        if !super::converses(work.ask.protocol) || work.is_count() {
+            return Ok(());
+        }
+        let need = || {
+            let protocol = work.ask.protocol;
+            match (&work.chain, work.frames.as_slice()) {
+                (Some(chain), frames) => match chain.expanded(frames) {
+                    Ok(body) => Need::of(protocol, &body),
+                    Err(_) => Need::default(),
+                },
+                (None, [one]) => Need::of(protocol, one),
+                (None, many) => Need::of(protocol, &many.concat()),
+            }
+        };
+        let need = *self.need.get_or_init(need);
+        limits::check(need, alias, candidate, endpoint).map_err(|reason| NoPlan::Skip {
+            to: endpoint.protocol,
+            reason,
+        })
     }
 
     fn splice(&self, candidate: &'a Candidate, endpoint: &'a Endpoint) -> Result<Plan<'a>, NoPlan> {
@@ -168,6 +202,7 @@ impl<'a> Planner<'a> {
         let Some(endpoint) = translation::endpoint(candidate, from) else {
             return Err(unreachable_at(candidate, from));
         };
+        self.check_size(candidate, endpoint)?;
         if self.work.is_action("compact") {
             return Err(NoPlan::Skip {
                 to: endpoint.protocol,
