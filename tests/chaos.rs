@@ -19,7 +19,7 @@ use support::dialect::{Dialect, Ending};
 use support::upstream::{Upstream, Wire};
 use support::{Gateway, Response};
 
-const REQUESTS: usize = if cfg!(debug_assertions) { 2000 } else { 10_000 };
+const REQUESTS: usize = 10_000;
 const CLIENTS: usize = 12;
 /// A provider fails for so many requests, then works for as many.
 const PHASE: usize = 40;
