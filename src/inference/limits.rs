@@ -17,7 +17,7 @@ use crate::protocol::json::{Tape, Value};
 use crate::routing::Candidate;
 
 /// What the estimate may be too low by, in percent.
-const MARGIN: u64 = 10;
+const MARGIN: u128 = 10;
 /// Tokens of output that a request is taken to want, when nobody says.
 const USUAL_OUTPUT: u64 = 4096;
 
@@ -67,21 +67,22 @@ impl Need {
 
     /// Refuses what a context of that many tokens can't hold.
     fn fit(self, context: u64, max_output: Option<u64>) -> Result<(), Invalid> {
-        let prompt = self.prompt.saturating_mul(100 + MARGIN).div_ceil(100);
+        // Wide enough that no number of a client's can overflow.
+        let margin = |tokens: u64| (u128::from(tokens) * (100 + MARGIN)).div_ceil(100);
         let output = match (self.output, max_output) {
             (Some(asked), Some(most)) => asked.min(most),
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => USUAL_OUTPUT,
         };
-        if prompt.saturating_add(output) <= context {
+        if margin(self.prompt) + u128::from(output) <= u128::from(context) {
             return Ok(());
         }
+        let room = u128::from(context.saturating_sub(output)) * 100 / (100 + MARGIN);
         Err(Invalid {
             class: ErrorClass::ContextLength,
             message: format!(
-                "prompt is too long: about {} tokens and {output} of output, of which a context of {context} holds at most {}",
+                "prompt is too long: about {} tokens and {output} of output; a context of {context} holds a prompt of at most {room}",
                 self.prompt,
-                context.saturating_sub(output) * 100 / (100 + MARGIN),
             ),
             param: None,
             code: Some("context_length_exceeded"),
