@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::{LazyLock, OnceLock};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use serde_json::{Map, Value as Json};
 
 use super::plan::{Plan, Way};
@@ -33,6 +33,8 @@ const LONG_OUTPUT: u64 = 16_000;
 /// What a Messages provider is asked for when the client names no limit.
 const USUAL_OUTPUT: u64 = 16_384;
 
+const X_PLEXUS_STRICT: HeaderName = HeaderName::from_static("x-plexus-strict");
+
 /// No header field of the client's means anything to another protocol.
 static NO_HEADERS: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
@@ -42,7 +44,7 @@ pub(super) struct Source<'w> {
     /// The request as the client wrote it, which answers repeat parts of.
     written: &'w Work,
     keeps: bool,
-    document: OnceLock<Result<(Bytes, Tape), Invalid>>,
+    document: OnceLock<Box<Result<(Bytes, Tape), Invalid>>>,
 }
 
 impl<'w> Source<'w> {
@@ -79,8 +81,8 @@ impl<'w> Source<'w> {
 
     /// What the client asks for.
     pub(super) fn decode(&self) -> Result<Decoded<'_>, Invalid> {
-        let document = self.document.get_or_init(|| self.parse());
-        let (body, tape) = document.as_ref().map_err(Clone::clone)?;
+        let document = self.document.get_or_init(|| Box::new(self.parse()));
+        let (body, tape) = document.as_ref().as_ref().map_err(Clone::clone)?;
         let text = std::str::from_utf8(body).map_err(|error| {
             unreadable(&Fault {
                 at: error.valid_up_to(),
@@ -324,7 +326,7 @@ fn reply(
 /// Whether this request's changes are to be refused: the client's header, else
 /// its key, else the configuration.
 pub(super) fn is_strict(exchange: &Exchange, headers: &HeaderMap) -> bool {
-    let asked = headers.get("x-plexus-strict").map(|value| {
+    let asked = headers.get(X_PLEXUS_STRICT).map(|value| {
         let value = value.as_bytes();
         !(value.is_empty() || value == b"0" || value.eq_ignore_ascii_case(b"false"))
     });

@@ -20,7 +20,7 @@ const ENDS: [&[u8]; 5] = [b"stop", b"end_turn", b"completed", b"STOP", b"[DONE]"
 /// Whether a whole document is an empty answer.
 #[must_use]
 pub fn is_empty_document(protocol: Protocol, body: &[u8]) -> bool {
-    if !may_be_empty(body) {
+    if !may_be_empty(protocol, body) {
         return false;
     }
     let Ok(answer) = serde_json::from_slice::<Value>(body) else {
@@ -40,7 +40,7 @@ pub fn is_empty_document(protocol: Protocol, body: &[u8]) -> bool {
 /// Whether the beginning of a stream is all of it, and an empty answer.
 #[must_use]
 pub fn is_empty_stream(protocol: Protocol, beginning: &[u8]) -> bool {
-    if !may_be_empty(beginning) {
+    if !may_be_empty(protocol, beginning) {
         return false;
     }
     let mut decoder = Decoder::new();
@@ -57,8 +57,29 @@ pub fn is_empty_stream(protocol: Protocol, beginning: &[u8]) -> bool {
     read.is_ok() && seen.ended && !seen.content
 }
 
-fn may_be_empty(bytes: &[u8]) -> bool {
-    bytes.len() <= LARGEST && ENDS.iter().any(|end| memmem::find(bytes, end).is_some())
+/// Parsing costs ten times as much as looking: most answers show their text.
+fn may_be_empty(protocol: Protocol, bytes: &[u8]) -> bool {
+    bytes.len() <= LARGEST
+        && !shows_text(protocol, bytes)
+        && ENDS.iter().any(|end| memmem::find(bytes, end).is_some())
+}
+
+/// Whether text that isn't empty stands where the protocol has it. Responses repeat
+/// the request, in which anything may stand.
+fn shows_text(protocol: Protocol, bytes: &[u8]) -> bool {
+    let name: &[u8] = match protocol {
+        Protocol::Chat => b"\"content\"",
+        Protocol::Messages | Protocol::Gemini => b"\"text\"",
+        _ => return false,
+    };
+    let mut places = memmem::find_iter(bytes, name);
+    places.any(|at| {
+        let rest = bytes.get(at + name.len()..).unwrap_or_default();
+        let value = rest.trim_ascii_start().strip_prefix(b":");
+        let text = value.and_then(|value| value.trim_ascii_start().strip_prefix(b"\""));
+        text.and_then(|text| text.first())
+            .is_some_and(|first| *first != b'"')
+    })
 }
 
 #[derive(Default)]

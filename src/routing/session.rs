@@ -6,12 +6,13 @@
 //! no conversation yet.
 
 use std::borrow::Cow;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use foldhash::fast::RandomState;
+use http::{HeaderMap, HeaderName};
 use memchr::memchr;
 use memchr::memmem;
 
@@ -27,14 +28,17 @@ const TAIL: usize = 64;
 const NAME: usize = 512;
 
 /// Header fields in which clients name their conversation.
-const FIELDS: [&str; 6] = [
-    "x-session-id",
-    "session_id",
-    "session-id",
-    "x-session-affinity",
-    "x-claude-code-session-id",
-    "conversation_id",
+static FIELDS: [HeaderName; 6] = [
+    HeaderName::from_static("x-session-id"),
+    HeaderName::from_static("session_id"),
+    HeaderName::from_static("session-id"),
+    HeaderName::from_static("x-session-affinity"),
+    HeaderName::from_static("x-claude-code-session-id"),
+    HeaderName::from_static("conversation_id"),
 ];
+
+/// Sessions are of this process, and so is their hash.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// The names under which a request's conversation may be remembered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Sessions {
     #[must_use]
     pub fn of(alias: &str, protocol: Protocol, headers: &HeaderMap, frames: &[Bytes]) -> Self {
         let hash = |kind: u8, text: &[u8]| session(alias, protocol, kind, text);
-        let named = FIELDS.iter().find_map(|name| headers.get(*name));
+        let named = FIELDS.iter().find_map(|name| headers.get(name));
         let named = named
             .map(|value| value.as_bytes())
             .filter(|name| !name.is_empty());
@@ -90,7 +94,7 @@ pub fn answer_id(opening: &[u8]) -> Option<&[u8]> {
 }
 
 fn session(alias: &str, protocol: Protocol, kind: u8, text: &[u8]) -> Session {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = SEED.build_hasher();
     hasher.write(alias.as_bytes());
     hasher.write(&[0xFF, protocol as u8, kind]);
     hasher.write(&text[..text.len().min(NAME)]);
@@ -186,7 +190,7 @@ fn member(body: &[u8], at: usize) -> Option<(&[u8], usize)> {
 /// beyond what is looked at counts as far as it is seen; it is the same part in
 /// every turn.
 fn first_two(body: &[u8], at: usize) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = SEED.build_hasher();
     let mut at = space(body, at + 1);
     for last in [false, true] {
         if !matches!(body.get(at), Some(b'{' | b'"')) {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 /// Most conversations that are remembered.
@@ -26,8 +27,8 @@ pub struct Sticky {
 
 #[derive(Debug, Default)]
 struct Part {
-    young: HashMap<Session, u64>,
-    old: HashMap<Session, u64>,
+    young: HashMap<Session, u64, RandomState>,
+    old: HashMap<Session, u64, RandomState>,
 }
 
 impl Sticky {

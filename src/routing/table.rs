@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::permit::Permits;
 use super::standing::{Rules, Standing, Standings};
 use crate::config::{Alias, Config, Provider, ProviderModel, Selector, Target, TargetGroup};
@@ -80,8 +82,8 @@ pub struct Route {
 pub struct Table {
     /// Which configuration.
     pub revision: u64,
-    routes: HashMap<Arc<str>, Arc<Route>>,
-    keys: HashMap<Arc<str>, Arc<Permits>>,
+    routes: HashMap<Arc<str>, Arc<Route>, RandomState>,
+    keys: HashMap<Arc<str>, Arc<Permits>, RandomState>,
 }
 
 impl Table {
@@ -99,7 +101,8 @@ impl Table {
             builder.alias(alias);
             (Arc::clone(&alias.id), builder.route(&alias.id, Some(alias)))
         };
-        let own: HashMap<Arc<str>, Arc<Route>> = config.aliases.values().map(route).collect();
+        let own: HashMap<Arc<str>, Arc<Route>, RandomState> =
+            config.aliases.values().map(route).collect();
         let named = config.alias_names().filter_map(|name| {
             let route = own.get(&config.alias(name)?.id)?;
             Some((Arc::from(name), Arc::clone(route)))
