@@ -288,6 +288,7 @@ fn look_ups(bench: &Bench) -> Result<(), Failure> {
         protocol: Protocol::Chat,
         now: 1,
         explores: true,
+        native_first: false,
     };
     switchboard
         .resolve(&config, &caller.key, asked, &mut dice)

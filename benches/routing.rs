@@ -73,6 +73,7 @@ fn resolve(config: &Config, switchboard: &Switchboard, dice: &mut Dice) -> usize
         protocol: Protocol::Chat,
         now: 1_795_197_600_000,
         explores: true,
+        native_first: false,
     };
     let key = config.keys.get("k").map(AsRef::as_ref);
     let resolved = key.and_then(|key| switchboard.resolve(config, key, asked, dice).ok());

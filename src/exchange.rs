@@ -181,6 +181,7 @@ impl Exchange {
             key: None,
             attribution: None,
             incoming: arrival.protocol,
+            lite: false,
             outgoing: None,
             provider: None,
             selected_model: None,
@@ -315,6 +316,13 @@ impl Exchange {
         if let Some(row) = &mut self.row {
             row.incoming_alias = Some(model);
             row.streamed = streamed;
+        }
+    }
+
+    /// The client speaks Codex's lighter form of Responses.
+    pub fn spoke_lite(&mut self) {
+        if let Some(row) = &mut self.row {
+            row.lite = true;
         }
     }
 

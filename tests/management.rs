@@ -1116,6 +1116,7 @@ fn row(number: u128, start_ms: i64, key: &str) -> UsageRow {
         key: Some(key.into()),
         attribution: None,
         incoming: Protocol::Chat,
+        lite: false,
         outgoing: Some(Protocol::Messages),
         provider: Some("claude".into()),
         selected_model: Some("sonnet".into()),

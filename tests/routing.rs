@@ -260,6 +260,81 @@ fn a_conversation_stays_where_it_is_until_that_target_rests() {
     }
 }
 
+#[test]
+fn what_only_its_provider_keeps_is_not_asked_of_another() {
+    let speaks = "api_base_url: { responses: 'http://SIMULATOR/v1' }";
+    let alias = "  r: { selector: in_order, targets: [ { provider: first, model: m }, { provider: second, model: m } ] }";
+    let file = file("", alias, "store: { responses: false }");
+    let gateway = Gateway::with(&file.replace("api_base_url: 'http://SIMULATOR/v1'", speaks));
+    let ask = |previous: Option<&Value>| {
+        let mut body = json!({ "model": "r", "input": "hello" });
+        if let Some(previous) = previous {
+            body["previous_response_id"] = previous.clone();
+        }
+        gateway.ask("/v1/responses", &body)
+    };
+    let first = ask(None).expect(200).json();
+    let id = &first["id"];
+    let route = ask(Some(id)).header("x-plexus-route").unwrap().to_owned();
+    assert_eq!(route, "first/m; attempts=1");
+    let standings = &gateway.app.switchboard.standings;
+    let standing = standings.of(&"first".into(), &"m".into());
+    let rest = plexus::routing::cooldown::Rest {
+        until: gateway.app.switchboard.now(Instant::now()) + 60_000,
+        failures: 1,
+        limited: false,
+        message: "ill".into(),
+    };
+    standing.cooldown.restore(&rest, 1);
+    let before = asked(&gateway);
+    let refused = ask(Some(id)).expect(409);
+    assert_eq!(refused.json()["error"]["param"], "previous_response_id");
+    let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((30..=60).contains(&after), "{after}");
+    assert_eq!(asked(&gateway), before, "never sent to fail");
+    ask(None).expect(200);
+}
+
+#[test]
+fn codex_s_lighter_form_is_written_down_and_goes_first_to_who_speaks_it() {
+    let alias = "  r: { selector: in_order, targets: [ { provider: first, model: m }, { provider: second, model: m } ] }";
+    let file = file("", alias, "");
+    let second = file.rfind("api_base_url: 'http://SIMULATOR/v1'").unwrap();
+    let (head, tail) = file.split_at(second);
+    let speaks = "api_base_url: { responses: 'http://SIMULATOR/v1' }";
+    let tail = tail.replacen("api_base_url: 'http://SIMULATOR/v1'", speaks, 1);
+    let gateway = Gateway::with(&format!("{head}{tail}"));
+    let plain = json!({ "model": "r", "input": "hello" });
+    let mut tools = plain.clone();
+    tools["tools"] = json!([{ "type": "tool_search" }]);
+    let mut items = plain.clone();
+    items["input"] = json!([{ "role": "user", "content": "the word \"additional_tools\"" }]);
+    let lite = [
+        ("authorization", "Bearer sk-plexus-tests"),
+        ("x-openai-internal-codex-responses-lite", "true"),
+    ];
+    let route = |answer: Response| {
+        let answer = answer.expect(200);
+        answer.header("x-plexus-route").unwrap().to_owned()
+    };
+    let path = "/v1/responses";
+    assert_eq!(route(gateway.ask(path, &plain)), "first/m; attempts=1");
+    assert_eq!(route(gateway.ask(path, &items)), "first/m; attempts=1");
+    assert_eq!(route(gateway.ask(path, &tools)), "second/m; attempts=1");
+    let by_header = gateway.request("POST", path, &lite, plain.to_string());
+    assert_eq!(route(by_header), "second/m; attempts=1");
+    let kinds: Vec<Value> = gateway
+        .rows(4)
+        .iter()
+        .rev()
+        .map(|row| row["incomingApiType"].clone())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["responses", "responses", "responses:lite", "responses:lite"]
+    );
+}
+
 /// A provider that answers when it is told to.
 fn patient() -> (Upstream, Arc<AtomicBool>) {
     let open = Arc::new(AtomicBool::new(false));
@@ -484,6 +559,32 @@ fn heartbeats_do_not_hide_that_a_stream_does_not_begin() {
         history.contains("less than 100 bytes of output within 5 s"),
         "{history}"
     );
+}
+
+#[test]
+fn heartbeats_do_not_hide_that_a_stream_stopped() {
+    let upstream = Upstream::start(|mut wire| {
+        if wire.request().is_none() {
+            return;
+        }
+        wire.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
+        let delta = json!({ "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [{ "index": 0, "delta": { "role": "assistant", "content": "so" }, "finish_reason": null }] });
+        wire.write(format!("data: {delta}\n\n").as_bytes());
+        let ends = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < ends {
+            let ping = b": keep-alive, and more of it than a stream has to bring\n\n";
+            if std::io::Write::write_all(&mut wire.stream, ping).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let slow = "stallMinBps: 50, stallWindowMs: 3000, stallGracePeriodMs: 0";
+    let gateway = Gateway::with(&narrow_file(&upstream, slow));
+    let answer = gateway.speak(Dialect::Chat, "q", true).finish();
+    assert!(matches!(Dialect::Chat.ending(&answer.body), Ending::Failed));
+    assert_eq!(gateway.rows(1).remove(0)["responseStatus"], "stall");
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn row(start_ms: i64) -> UsageRow {
         key: Some("team".into()),
         attribution: None,
         incoming: Protocol::Chat,
+        lite: false,
         outgoing: Some(Protocol::Messages),
         provider: Some("anthropic".into()),
         selected_model: Some("claude-x".into()),

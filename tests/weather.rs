@@ -206,6 +206,7 @@ impl Day {
             protocol: Protocol::Chat,
             now,
             explores: true,
+            native_first: false,
         };
         let key = &self.config.keys["k"];
         let resolution = self

@@ -103,6 +103,7 @@ impl Names {
             key: pick(&self.keys),
             attribution: None,
             incoming: Protocol::Chat,
+            lite: false,
             outgoing: Some(Protocol::Messages),
             provider: pick(&self.providers),
             selected_model: pick(&self.models),

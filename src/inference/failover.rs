@@ -343,6 +343,28 @@ fn limit_of(pass: &Pass) -> Option<Reached> {
     }
 }
 
+/// The refusal when an answer is with a provider that can't be asked now.
+pub(super) fn lost_with(provider: &str, resolution: &Resolution) -> Refusal {
+    let message = format!(
+        "the answer that this request goes on from is kept by the provider '{provider}', which \
+         can't be asked now; send the whole conversation, or come back later"
+    );
+    let refusal = Refusal::new(ErrorClass::Conflict, message).param("previous_response_id");
+    let ends = resolution
+        .resting()
+        .filter_map(|(candidate, pass)| match pass {
+            Pass::Cooling { left_ms, .. } if *candidate.provider.id == *provider => Some(*left_ms),
+            _ => None,
+        });
+    match ends.min() {
+        Some(left) => {
+            let left = u64::try_from(left).unwrap_or(0).max(1);
+            refusal.retry_after(Duration::from_millis(left))
+        }
+        None => refusal,
+    }
+}
+
 /// The refusal when targets rest: with the soonest end of a rest.
 fn resting(model: &str, resolution: &Resolution) -> Option<Refusal> {
     let rests = || {

@@ -36,8 +36,8 @@ use crate::protocol::error::ErrorClass;
 use crate::protocol::peek::{self, Peeked};
 use crate::protocol::sieve::Sieve;
 use crate::relay::{Form, RelayBody};
-use crate::routing::Asked;
 use crate::routing::session::Sessions;
+use crate::routing::{Asked, Resolution};
 use crate::upstream::COUNT;
 use attempt::Answered;
 use failover::Choice;
@@ -262,7 +262,11 @@ fn peek(
 }
 
 /// alias -> candidates, ordered
-fn resolve(core: &Arc<Core>, exchange: &Exchange, work: &Work) -> Result<Choice, Refusal> {
+fn resolve(core: &Arc<Core>, exchange: &mut Exchange, work: &Work) -> Result<Choice, Refusal> {
+    let lite = state::is_lite(work);
+    if lite {
+        exchange.spoke_lite();
+    }
     let switchboard = &core.app.switchboard;
     let config = &exchange.config;
     let key = exchange.key().ok_or_else(Refusal::internal)?;
@@ -271,6 +275,7 @@ fn resolve(core: &Arc<Core>, exchange: &Exchange, work: &Work) -> Result<Choice,
         protocol: work.ask.protocol,
         now: switchboard.now(Instant::now()),
         explores: true,
+        native_first: lite,
     };
     let mut resolution = switchboard.resolve(config, key, asked, &mut core.dice())?;
     let route = &resolution.route;
@@ -280,6 +285,9 @@ fn resolve(core: &Arc<Core>, exchange: &Exchange, work: &Work) -> Result<Choice,
         if alias.sticky && route.candidates.len() > 1 && converses(work.ask.protocol) {
             sessions = Sessions::of(&alias.id, work.ask.protocol, &work.headers, &work.frames);
             switchboard.stick(&mut resolution, sessions);
+            if work.chain.is_none() {
+                stay(core, &mut resolution, sessions)?;
+            }
         }
     }
     if let Some(background) = config.exploration.background {
@@ -290,6 +298,17 @@ fn resolve(core: &Arc<Core>, exchange: &Exchange, work: &Work) -> Result<Choice,
         sessions,
         internal: false,
     })
+}
+
+/// A request that goes on from an answer that only its provider has goes nowhere
+/// else.
+fn stay(core: &Core, resolution: &mut Resolution, sessions: Sessions) -> Result<(), Refusal> {
+    let sticky = &core.app.switchboard.sticky;
+    let home = sessions.answer.and_then(|answer| sticky.find(answer));
+    match home.and_then(|number| resolution.stay_with(number)) {
+        None => Ok(()),
+        Some(provider) => Err(failover::lost_with(&provider, resolution)),
+    }
 }
 
 /// Whether requests of that protocol are turns of conversations.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::limits::{self, Need};
 use super::quirks::{Prepared, Quirks};
@@ -19,7 +20,7 @@ use crate::protocol::envelope;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::ir::Invalid;
 use crate::protocol::json::Tape;
-use crate::protocol::notes::Notes;
+use crate::protocol::notes::{Action, Notes};
 use crate::protocol::peek::Peeked;
 use crate::protocol::{Protocol, peek, splice};
 use crate::routing::Candidate;
@@ -87,10 +88,10 @@ pub(super) struct Planner<'a> {
     work: &'a Work,
     alias: Option<&'a Alias>,
     source: &'a Source<'a>,
-    decoded: OnceLock<Result<Decoded<'a>, Invalid>>,
+    decoded: OnceLock<Box<Result<Decoded<'a>, Invalid>>>,
     need: OnceLock<Need>,
     quirks: Quirks<'a>,
-    id: uuid::Uuid,
+    id: Uuid,
     created: u64,
 }
 
@@ -169,19 +170,26 @@ impl<'a> Planner<'a> {
         let (frames, cut_usage) = spliced(work, candidate, &extra)?;
         let same = chain_to_expand(work, candidate).is_none();
         let marked = work.marked.filter(|_| same);
-        let frames = match marked.unwrap_or_else(|| envelope::is_marked(&frames)) {
+        let (frames, lost) = match marked.unwrap_or_else(|| envelope::is_marked(&frames)) {
             true => without_foreign(frames, protocol, &candidate.provider.id),
-            false => frames,
+            false => (frames, false),
+        };
+        let skip = |reason| NoPlan::Skip {
+            to: protocol,
+            reason,
         };
         let prepared = self.quirks.prepare(candidate, endpoint, frames);
         let Prepared {
             frames,
             model,
-            notes,
-        } = prepared.map_err(|reason| NoPlan::Skip {
-            to: protocol,
-            reason,
-        })?;
+            mut notes,
+        } = prepared.map_err(skip)?;
+        if lost {
+            notes.warn(Action::Dropped, "reasoning_history");
+            if self.quirks.strict {
+                notes.refuse(protocol).map_err(skip)?;
+            }
+        }
         let path = work.ask.path.as_ref();
         let action = path.map_or("", |path| path.action.as_str());
         let name = model.as_deref().unwrap_or(&candidate.model);
@@ -216,11 +224,13 @@ impl<'a> Planner<'a> {
                 ),
             });
         }
-        let decoded = self.decoded.get_or_init(|| self.source.decode());
-        let decoded = decoded.as_ref().map_err(Refusal::from)?;
+        let decoded = || Box::new(self.source.decode());
+        let decoded = self.decoded.get_or_init(decoded);
+        let decoded = decoded.as_ref().as_ref().map_err(Refusal::from)?;
         let settings = Settings {
             quirks: self.quirks,
             extra: &extra_body(candidate, self.alias),
+            // A client that is answered in its provider's words never sees it.
             id: translation::short_id(self.id),
             created: self.created,
         };
@@ -296,15 +306,17 @@ fn extra_body(candidate: &Candidate, alias: Option<&Alias>) -> Map<String, Value
 }
 
 /// The body without the reasoning that a provider of another protocol gave this
-/// client in an envelope; what this one made itself comes home unwrapped.
-fn without_foreign(frames: Vec<Bytes>, protocol: Protocol, account: &str) -> Vec<Bytes> {
+/// client in an envelope; what this one made itself comes home unwrapped. Says
+/// too whether some was left out.
+fn without_foreign(frames: Vec<Bytes>, protocol: Protocol, account: &str) -> (Vec<Bytes>, bool) {
     let whole = Bytes::from(frames.concat());
     let mut tape = Tape::new();
     let Ok(root) = tape.parse_bytes(&whole) else {
-        return frames;
+        return (frames, false);
     };
-    let patches = envelope::strip_foreign(protocol, root, account);
-    splice::apply(std::slice::from_ref(&whole), patches)
+    let (patches, lost) = envelope::strip_foreign(protocol, root, account);
+    let frames = splice::apply(std::slice::from_ref(&whole), patches);
+    (frames, lost)
 }
 
 fn spliced(

@@ -146,6 +146,7 @@ async fn answer(
         protocol: question.ask.protocol,
         now: switchboard.now(Instant::now()),
         explores: false,
+        native_first: false,
     };
     let resolution = switchboard.resolve(&exchange.config, key, asked, &mut core.dice())?;
     exchange.resolved(Arc::clone(&resolution.route.canonical));

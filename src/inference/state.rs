@@ -4,6 +4,7 @@
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use memchr::memmem::Finder;
 
 use super::{Refusal, Work};
@@ -24,9 +25,14 @@ const BYTES: usize = state::LONGEST;
 const FOR_EVER_MS: i64 = 1 << 45;
 const DAY_MS: i64 = 86_400_000;
 
+const LITE: HeaderName = HeaderName::from_static("x-openai-internal-codex-responses-lite");
+
 static PREVIOUS: LazyLock<Finder<'static>> =
     LazyLock::new(|| json::finder("\"previous_response_id\""));
 static REFERENCE: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\"item_reference\""));
+static ADDITIONAL_TOOLS: LazyLock<Finder<'static>> =
+    LazyLock::new(|| json::finder("\"additional_tools\""));
+static TOOL_SEARCH: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\"tool_search\""));
 static STORE: LazyLock<Finder<'static>> = LazyLock::new(|| json::finder("\"store\""));
 
 /// The conversation that a request goes on from, oldest answer first.
@@ -177,6 +183,35 @@ fn mentions(frames: &[Bytes], finder: &Finder<'_>) -> bool {
         }
         found
     })
+}
+
+/// Whether the client speaks the lighter form of Responses that Codex has with its
+/// own models: by its header, or by what only that form has.
+pub(super) fn is_lite(work: &Work) -> bool {
+    if work.ask.protocol != Protocol::Responses || work.ask.path.is_some() {
+        return false;
+    }
+    let told = work.headers.get(LITE).map(HeaderValue::as_bytes);
+    if told.is_some_and(|told| told.eq_ignore_ascii_case(b"true")) {
+        return true;
+    }
+    let hints = [&*ADDITIONAL_TOOLS, &*TOOL_SEARCH];
+    if !hints.iter().any(|hint| mentions(&work.frames, hint)) {
+        return false;
+    }
+    let body = work.frames.concat();
+    let mut tape = Tape::new();
+    let Ok(root) = tape.parse_bytes(&body) else {
+        return false;
+    };
+    let has = |list: &str, wanted: &str| {
+        let mut items = root.get(list).into_iter().flat_map(|list| list.items());
+        items.any(|item| {
+            let kind = item.get("type").and_then(|kind| kind.as_str());
+            kind.is_some_and(|kind| kind.is(wanted))
+        })
+    };
+    has("input", "additional_tools") || has("tools", "tool_search")
 }
 
 /// What is to be kept of the answer, if anything.

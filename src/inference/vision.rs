@@ -255,6 +255,7 @@ impl<'a> Sight<'a> {
             query: work.query.clone(),
             peeked: Some(peek::peek(&frames).ok()?),
             frames,
+            marked: None,
             model: Arc::clone(&work.model),
             streamed: work.streamed,
             // The body holds it all.
@@ -408,6 +409,7 @@ impl Asker {
             protocol: Protocol::Chat,
             now: switchboard.now(Instant::now()),
             explores: true,
+            native_first: false,
         };
         let mut dice = self.core.dice();
         let resolution = switchboard.resolve(&self.config, &self.key, asked, &mut dice)?;
@@ -435,6 +437,7 @@ impl Asker {
             headers: HeaderMap::new(),
             query: None,
             frames,
+            marked: None,
             model: Arc::clone(&self.describer),
             streamed: false,
             chain: None,

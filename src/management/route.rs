@@ -45,6 +45,7 @@ fn reply(call: &Call, request: &Map<String, Value>) -> Result<Value, Refusal> {
         protocol,
         now: switchboard.now(Instant::now()),
         explores: false,
+        native_first: false,
     };
     let resolution = switchboard.resolve(config, &key, asked, &mut Dice::new(1));
     let mut resolution = resolution.map_err(|unresolved| refused(&unresolved))?;

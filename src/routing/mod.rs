@@ -54,6 +54,9 @@ pub struct Asked<'a> {
     pub now: i64,
     /// Whether another than the best may be tried to measure it.
     pub explores: bool,
+    /// Whether targets that speak the client's protocol go first, whatever the
+    /// alias says of it.
+    pub native_first: bool,
 }
 
 /// What a model name stands for.
@@ -89,6 +92,18 @@ impl Resolution {
     pub fn resting(&self) -> impl Iterator<Item = (&Candidate, &Pass)> {
         let passed = self.passed_over.iter();
         passed.map(|(place, pass)| (&self.route.candidates[*place], pass))
+    }
+
+    /// Leaves only targets of the provider that has the target of that number.
+    /// Gives the provider when none of them can be tried now.
+    pub fn stay_with(&mut self, number: u64) -> Option<Arc<str>> {
+        let route = &self.route;
+        let mut all = route.candidates.iter();
+        let home = all.find(|known| known.standing.number == number)?;
+        let provider = &home.provider.id;
+        self.chosen
+            .retain(|chosen| route.candidates[selector::place(*chosen)].provider.id == *provider);
+        self.chosen.is_empty().then(|| Arc::clone(provider))
     }
 
     /// Puts the target of that number first, if it is there to try. Says
@@ -173,7 +188,7 @@ pub(in crate::routing) fn resolve(
     let prefers = |route: &Route| route.alias.as_ref().is_some_and(|alias| alias.api_match);
     let circumstances = Circumstances {
         now: asked.now,
-        preferred: prefers(&route).then_some(asked.protocol),
+        preferred: (asked.native_first || prefers(&route)).then_some(asked.protocol),
         exploration: asked.explores.then_some(&config.exploration),
     };
     let mut passed_over = Vec::new();
@@ -340,6 +355,7 @@ keys:
             protocol: Protocol::Chat,
             now: 1000,
             explores: true,
+            native_first: false,
         }
     }
 

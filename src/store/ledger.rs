@@ -178,6 +178,9 @@ impl Ledger {
     }
 }
 
+/// What a client spoke that sends Codex's lighter form of Responses.
+const LITE: &str = "responses:lite";
+
 /// The columns stand in the order in which rows are bound.
 const INSERT_USAGE: &str = "INSERT INTO usage
     (id, request_id, key_id, provider_id, model_id, alias_id, canonical_id,
@@ -248,7 +251,7 @@ impl Pen<'_> {
             names.maybe(row.selected_model.as_deref())?,
             names.maybe(row.incoming_alias.as_deref())?,
             names.maybe(row.canonical.as_deref())?,
-            names.id(row.incoming.name())?,
+            names.id(if row.lite { LITE } else { row.incoming.name() })?,
             names.maybe(row.outgoing.map(|protocol| protocol.name()))?,
             names.id(row.status.name())?,
             names.maybe(row.finish_reason.as_deref())?,
@@ -357,6 +360,7 @@ mod tests {
             key: Some(key.into()),
             attribution: None,
             incoming: Protocol::Chat,
+            lite: false,
             outgoing: None,
             provider: None,
             selected_model: None,

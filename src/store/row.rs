@@ -84,6 +84,8 @@ pub struct UsageRow {
     pub key: Option<Arc<str>>,
     pub attribution: Option<Box<str>>,
     pub incoming: Protocol,
+    /// Whether Responses was spoken as Codex's lighter form of it.
+    pub lite: bool,
     pub outgoing: Option<Protocol>,
     /// The provider that answered, or the last one tried.
     pub provider: Option<Arc<str>>,

@@ -2,9 +2,10 @@
 //! refuse them: found in the slots for blobs, and cut out of the body.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 
 use super::super::Protocol;
 use super::super::ir::{Opaque, OpaqueKind};
@@ -16,24 +17,25 @@ use super::{MARK, opened};
 /// <https://ai.google.dev/gemini-api/docs/thought-signatures>
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
+static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK));
+
 /// Whether an envelope may be somewhere in the body; most often there is none, and
 /// nothing has to be parsed.
 #[must_use]
 pub fn is_marked(frames: &[Bytes]) -> bool {
     let mark = MARK.as_bytes();
-    let finder = memmem::Finder::new(mark);
     if let [only] = frames {
-        return finder.find(only).is_some();
+        return FINDER.find(only).is_some();
     }
     let mut border = Vec::new();
     for frame in frames {
-        if finder.find(frame).is_some() {
+        if FINDER.find(frame).is_some() {
             return true;
         }
         // Across the border of two frames, or of many small ones.
         let head = frame.get(..frame.len().min(mark.len())).unwrap_or_default();
         border.extend_from_slice(head);
-        if finder.find(&border).is_some() {
+        if FINDER.find(&border).is_some() {
             return true;
         }
         let tail = frame.len().saturating_sub(mark.len() - 1);
@@ -51,15 +53,16 @@ pub fn is_marked(frames: &[Bytes]) -> bool {
 /// envelopes of that family are unwrapped, all others cut out with the reasoning
 /// that they belong to. Only the slots for blobs are looked at: an image may hold
 /// the same letters. `account` is the provider account asked; ciphertext of
-/// another is cut out.
+/// another is cut out. Says too whether something is lost that way.
 #[must_use]
-pub fn strip_foreign(protocol: Protocol, body: Value<'_>, account: &str) -> Vec<Patch> {
+pub fn strip_foreign(protocol: Protocol, body: Value<'_>, account: &str) -> (Vec<Patch>, bool) {
     if memmem::find(body.raw().as_str().as_bytes(), MARK.as_bytes()).is_none() {
-        return Vec::new();
+        return (Vec::new(), false);
     }
     let mut patches = Patches {
         account,
         list: Vec::new(),
+        lost: false,
     };
     match protocol {
         Protocol::Messages => patches.messages(body),
@@ -68,7 +71,7 @@ pub fn strip_foreign(protocol: Protocol, body: Value<'_>, account: &str) -> Vec<
         Protocol::Gemini => patches.gemini(body),
         _ => {}
     }
-    patches.list
+    (patches.list, patches.lost)
 }
 
 /// What becomes of an element or member.
@@ -80,6 +83,8 @@ enum Fate {
 struct Patches<'p> {
     account: &'p str,
     list: Vec<Patch>,
+    /// Whether something was cut out, not only unwrapped.
+    lost: bool,
 }
 
 impl Patches<'_> {
@@ -194,6 +199,7 @@ impl Patches<'_> {
         let has = |names: [&str; 2]| names.iter().any(|name| part.some(name).is_some());
         if has(["functionCall", "function_call"]) {
             self.string(slot.span(), &Str::new(NO_SIGNATURE));
+            self.lost = true;
             return Fate::Keep;
         }
         let thought = part.get("thought").and_then(|flag| flag.as_bool()) == Some(true);
@@ -299,6 +305,7 @@ impl Patches<'_> {
                 (None, None) => span.start..last.unwrap_or(span.end),
             };
             self.replace(cut, Bytes::new());
+            self.lost = true;
             at += length;
         }
     }
