@@ -37,6 +37,7 @@ pub mod protocol;
 pub mod router;
 
 // 2. What is configured, what is kept.
+pub mod vault;
 pub mod config;
 pub mod metrics;
 pub mod store;

@@ -5,8 +5,9 @@
 //! puts the parts together.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{HeaderName, HeaderValue};
 use indexmap::IndexMap;
@@ -14,11 +15,14 @@ use serde_json::Value;
 
 use super::fault::{self, Fault, Place, suggestion};
 use super::fold;
+use super::live::{OpenError, folder};
 use super::reference::{self, Environment};
 use super::schema;
+use super::seal;
 use super::shape;
 use super::tree::{self, Node, Yaml};
 use super::{Config, Secret, alias, key, provider, quota, settings};
+use crate::vault::Vault;
 
 /// Checks a configuration. `environment` reads variables, for `$env:NAME` and
 /// for those that override the file; relative paths are taken from `base`.
@@ -30,11 +34,27 @@ pub fn check(
     environment: &dyn Fn(&str) -> Option<String>,
     base: &Path,
 ) -> Result<Config, Vec<Fault>> {
+    check_with(
+        &Vault::from_environment(environment),
+        text,
+        environment,
+        base,
+    )
+}
+
+/// As [`check`], with a vault at hand that opens what is sealed.
+pub(in crate::config) fn check_with(
+    vault: &Vault,
+    text: &str,
+    environment: Environment<'_>,
+    base: &Path,
+) -> Result<Config, Vec<Fault>> {
     let Tree {
-        root,
-        faults,
+        mut root,
+        mut faults,
         asked,
     } = read(text)?;
+    faults.extend(seal::open(&mut root, vault));
     let mut check = Check {
         environment,
         base,
@@ -49,8 +69,8 @@ pub fn check(
     }
 }
 
-/// What a text says, as JSON in file order with all spellings folded and
-/// `$env:` references as they are: [`Config::document`] of a text whose
+/// What a text says, as JSON in file order with all spellings folded, `$env:`
+/// references and sealed secrets as they are: [`Config::document`] of a text whose
 /// references and sense nobody has checked.
 ///
 /// # Errors
@@ -61,6 +81,70 @@ pub fn document(text: &str) -> Result<Value, Vec<Fault>> {
         Ok(root.into_json())
     } else {
         Err(fault::settle(faults))
+    }
+}
+
+/// A document from elsewhere, without what is not known here; and the paths of
+/// that.
+#[must_use]
+pub fn adopted(document: &Value) -> (Value, Vec<Vec<String>>) {
+    let mut root = Node::from_json_map(&document.as_object().cloned().unwrap_or_default());
+    let unknown = shape::prune(&mut root, &schema::FILE);
+    let (root, _) = fold::canonical(root);
+    (root.to_json(), unknown)
+}
+
+/// What a file says, its secrets opened and all spellings folded into one;
+/// references, and what it means, are not looked at.
+///
+/// # Errors
+/// The file can't be read, or its secrets can't be opened.
+pub fn opened(file: &Path, vault: &Vault) -> Result<Value, OpenError> {
+    let read_file = super::file::read(file, SystemTime::now());
+    let (text, _) = read_file.map_err(|error| OpenError::Io(file.to_owned(), error))?;
+    opened_text(&text, vault).map_err(|faults| OpenError::Refused(file.to_owned(), faults))
+}
+
+/// As [`document`], with its secrets opened.
+pub(in crate::config) fn opened_text(text: &str, vault: &Vault) -> Result<Value, Vec<Fault>> {
+    let Tree {
+        mut root,
+        mut faults,
+        ..
+    } = read(text)?;
+    faults.extend(seal::open(&mut root, vault));
+    if faults.is_empty() {
+        Ok(root.to_json())
+    } else {
+        Err(fault::settle(faults))
+    }
+}
+
+/// Where the database of a configuration file is, whatever else the file says
+/// and whether or not its secrets can be read.
+///
+/// # Errors
+/// The file can't be read, or says wrongly where the database is.
+pub fn store_path(
+    file: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<PathBuf, OpenError> {
+    let read_file = super::file::read(file, SystemTime::now());
+    let (text, _) = read_file.map_err(|error| OpenError::Io(file.to_owned(), error))?;
+    let refused = |faults| OpenError::Refused(file.to_owned(), faults);
+    let Tree { root, .. } = read(&text).map_err(refused)?;
+    let mut check = Check {
+        environment,
+        base: folder(file),
+        faults: Vec::new(),
+        asked: Vec::new(),
+        path: Vec::new(),
+    };
+    let store = settings::store(&mut check, &root);
+    if check.faults.is_empty() {
+        Ok(store.path)
+    } else {
+        Err(refused(check.faults))
     }
 }
 
@@ -244,7 +328,7 @@ impl Check<'_> {
     /// Checks the references in every text below a node.
     pub(in crate::config) fn references(&mut self, node: &Node) {
         match &node.value {
-            Yaml::Text(text) if text.contains("$env:") || text.starts_with("enc:v1:") => {
+            Yaml::Text(text) if text.contains("$env:") => {
                 self.expand(node);
             }
             Yaml::List(items) => {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::Config;
+use super::check::opened_text;
 use super::edit::{self, EditError};
 use super::fault::Fault;
 use super::fold;
 use super::region;
 use super::tree::Node;
-use super::{Config, document};
+use crate::vault::Vault;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub struct Draft {
     on_disk: String,
     text: String,
     in_force: Arc<Config>,
+    vault: Arc<Vault>,
     by_hand: bool,
     says: OnceCell<Result<Arc<Value>, Vec<Fault>>>,
     steps: Vec<Step>,
@@ -40,11 +43,17 @@ enum Step {
 impl Draft {
     /// Begins with the text on disk; `by_hand` says that it isn't the one that
     /// `in_force` comes from.
-    pub(super) fn new(on_disk: String, in_force: Arc<Config>, by_hand: bool) -> Self {
+    pub(super) fn new(
+        on_disk: String,
+        in_force: Arc<Config>,
+        vault: Arc<Vault>,
+        by_hand: bool,
+    ) -> Self {
         Self {
             text: on_disk.clone(),
             on_disk,
             in_force,
+            vault,
             by_hand,
             says: OnceCell::new(),
             steps: Vec::new(),
@@ -77,20 +86,28 @@ impl Draft {
         self.by_hand
     }
 
-    /// What the file on disk says, in the one spelling.
+    /// What the file on disk says, in the one spelling and its secrets opened.
     ///
     /// # Errors
     /// What is wrong with it, when it was changed by hand.
     pub fn says(&self) -> Result<&Arc<Value>, &[Fault]> {
         let read = || {
             if self.by_hand {
-                document(&self.on_disk).map(Arc::new)
+                opened_text(&self.on_disk, &self.vault).map(Arc::new)
             } else {
                 Ok(Arc::clone(&self.in_force.document))
             }
         };
         let says = self.says.get_or_init(read);
         says.as_ref().map_err(Vec::as_slice)
+    }
+
+    /// What the text with the steps so far says, its secrets opened.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn would_say(&self) -> Result<Value, Vec<Fault>> {
+        opened_text(&self.text, &self.vault)
     }
 
     /// Whether the text has that field in that very spelling.

@@ -27,6 +27,8 @@ pub enum EditError {
     Layout(Vec<String>),
     /// The value nests too deep to be written.
     TooDeep,
+    /// A secret in it can't be sealed; why.
+    Sealing(String),
 }
 
 impl fmt::Display for EditError {
@@ -52,6 +54,7 @@ impl fmt::Display for EditError {
                  merge key; edit the file by hand",
                 path.join(".")
             ),
+            Self::Sealing(why) => f.write_str(why),
             Self::TooDeep => write!(f, "the value nests deeper than {DEEPEST} levels"),
         }
     }

@@ -80,21 +80,47 @@ pub(in crate::config) fn read(path: &Path, now: SystemTime) -> io::Result<(Strin
 /// a crash leaves one of them. The mode stays; a new file is its owner's
 /// alone, as it holds secrets. A symbolic link is followed, not replaced.
 pub(in crate::config) fn write(path: &Path, text: &str) -> io::Result<()> {
+    prepare(path, text)?.commit()
+}
+
+/// A new text, on the disk beside the old one. Dropped, it is gone.
+pub(in crate::config) struct Prepared<'a> {
+    path: PathBuf,
+    text: &'a str,
+    draft: Draft,
+}
+
+/// Does all of [`write`] that may fail for want of space.
+pub(in crate::config) fn prepare<'a>(path: &Path, text: &'a str) -> io::Result<Prepared<'a>> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = fs::metadata(&path).map_or(0o600, |found| found.permissions().mode() & 0o7777);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let draft = Draft::beside(&path, mode)?;
+    let draft = Draft::beside(&path)?;
     draft.fill(text)?;
-    match fs::rename(&draft.path, &path) {
-        // A file mounted by itself, as containers do, can't be renamed over.
-        // Writing into it is not atomic, so the draft stays until it's done.
-        Err(error) if error.kind() == ErrorKind::ResourceBusy => write_into(&path, text)?,
-        done => done?,
+    // Until it is whole, only its owner may look at it; and the process's mask
+    // must not take bits away.
+    draft
+        .file
+        .set_permissions(PermissionsExt::from_mode(mode))?;
+    Ok(Prepared { path, text, draft })
+}
+
+impl Prepared<'_> {
+    /// Puts it in place of the old one.
+    pub(in crate::config) fn commit(self) -> io::Result<()> {
+        match fs::rename(&self.draft.path, &self.path) {
+            // A file mounted by itself, as containers do, can't be renamed over.
+            // Writing into it is not atomic, so the draft stays until it's done.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                write_into(&self.path, self.text)?;
+            }
+            done => done?,
+        }
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        File::open(folder)?.sync_all()
     }
-    File::open(folder)?.sync_all()
 }
 
 /// Creates the file unless it is there.
@@ -142,7 +168,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn beside(path: &Path, mode: u32) -> io::Result<Self> {
+    fn beside(path: &Path) -> io::Result<Self> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{}.tmp", std::process::id()));
@@ -155,10 +181,8 @@ impl Draft {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .mode(mode)
+            .mode(0o600)
             .open(&path)?;
-        // The process's mask may have taken bits away.
-        file.set_permissions(PermissionsExt::from_mode(mode))?;
         Ok(Self { path, file })
     }
 

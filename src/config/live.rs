@@ -13,11 +13,14 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::Config;
+use super::check::{check_with, opened_text};
 use super::draft::Draft;
 use super::edit::EditError;
 use super::fault::{Fault, describe};
 use super::file::{self, Stamp};
-use super::{Config, check, document};
+use super::seal::{self, Which};
+use crate::vault::Vault;
 
 /// Reads a variable of the environment.
 pub type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -26,6 +29,7 @@ pub type Environment = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 pub struct Live {
     path: PathBuf,
     environment: Environment,
+    vault: Arc<Vault>,
     current: ArcSwap<Config>,
     /// One change at a time; held while the file is read or written.
     state: Mutex<State>,
@@ -95,7 +99,7 @@ impl Live {
     /// # Errors
     /// When the file can't be read or is not valid.
     pub fn open(path: Option<PathBuf>, environment: Environment) -> Result<Self, OpenError> {
-        let path = path.unwrap_or_else(|| default_path(&environment));
+        let path = path.unwrap_or_else(|| default_path(&*environment));
         let fail = |error| OpenError::Io(path.clone(), error);
         match file::create(&path, NEW_FILE) {
             Err(error) if !path.exists() => return Err(fail(error)),
@@ -105,7 +109,8 @@ impl Live {
         file::sweep(&path);
         let now = SystemTime::now();
         let (text, stamp) = file::read(&path, now).map_err(fail)?;
-        let config = check(&text, &*environment, folder(&path))
+        let vault = Arc::new(Vault::from_environment(&*environment));
+        let config = check_with(&vault, &text, &*environment, folder(&path))
             .map_err(|faults| OpenError::Refused(path.clone(), faults))?;
         let state = State {
             text,
@@ -117,6 +122,7 @@ impl Live {
         Ok(Self {
             path,
             environment,
+            vault,
             current: ArcSwap::from_pointee(config),
             state: Mutex::new(state),
         })
@@ -140,7 +146,8 @@ impl Live {
     /// if it didn't. A file that is being written is looked at again the next
     /// time.
     pub fn poll(&self) -> Option<Result<Reload, Vec<Fault>>> {
-        let mut state = self.state.lock();
+        // Whoever changes it sees to it.
+        let mut state = self.state.try_lock()?;
         let unchanged = match &state.stamp {
             Some(stamp) => stamp.still_holds(&self.path),
             None => !self.path.exists(),
@@ -187,6 +194,11 @@ impl Live {
             return Ok(self.load());
         }
         let (text, config) = self.settled(&draft)?;
+        let which = match draft.is_replaced() {
+            true => Which::All,
+            false => Which::Changed,
+        };
+        let text = self.sealed(draft.on_disk(), &text, which)?;
         Ok(self.put(&mut state, draft.on_disk(), text, config)?)
     }
 
@@ -214,6 +226,50 @@ impl Live {
             draft.replace(text.to_owned());
             Ok(())
         })
+    }
+
+    /// As [`Live::replace`], with something that has to come about first: it is
+    /// shown what the file says and what it is going to say, when nothing but
+    /// the renaming is left to do. If it fails, nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Live::replace`], and what `first` says. When the renaming fails all
+    /// the same, `first` has come about.
+    pub fn replace_after<T, E: From<WriteError>>(
+        &self,
+        text: &str,
+        first: impl FnOnce(&str, &str) -> Result<T, E>,
+    ) -> Result<(Arc<Config>, T), E> {
+        let fail = |error| WriteError::Io(self.path.clone(), error);
+        let mut state = self.state.lock();
+        let config = self.check(text).map_err(WriteError::Refused)?;
+        let on_disk = file::read(&self.path, SystemTime::now()).map(|(text, _)| text);
+        let on_disk = on_disk.unwrap_or_default();
+        let text = self.sealed(&on_disk, text, Which::All)?;
+        let prepared = file::prepare(&self.path, &text).map_err(fail)?;
+        let answer = first(&on_disk, &text)?;
+        prepared.commit().map_err(fail)?;
+        let config = self.put(&mut state, &text, text.clone(), config)?;
+        Ok((config, answer))
+    }
+
+    /// Whether a text would be taken up, without taking it up.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn try_out(&self, text: &str) -> Result<(), Vec<Fault>> {
+        self.check(text).map(drop)
+    }
+
+    /// What seals and opens secrets.
+    #[must_use]
+    pub const fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    /// The one place where secrets are sealed on their way into the file.
+    fn sealed(&self, on_disk: &str, text: &str, which: Which) -> Result<String, WriteError> {
+        seal::sealed(&self.vault, on_disk, text, which).map_err(WriteError::Edit)
     }
 
     /// The text in force, as it is in the file.
@@ -249,7 +305,8 @@ impl Live {
             Err(error) => return Err(WriteError::Io(self.path.clone(), error)),
         };
         let by_hand = on_disk != state.text || !self.path.exists();
-        Ok(Draft::new(on_disk, self.load(), by_hand))
+        let vault = Arc::clone(&self.vault);
+        Ok(Draft::new(on_disk, self.load(), vault, by_hand))
     }
 
     /// The draft's text and what it means, its guesses checked.
@@ -259,7 +316,9 @@ impl Live {
             let meant = match &outcome {
                 Ok(config) => draft.is_meant(&config.document),
                 // Faults of what was asked for, or of a wrong guess.
-                Err(_) => document(draft.text()).is_ok_and(|says| draft.is_meant(&says)),
+                Err(_) => {
+                    opened_text(draft.text(), &self.vault).is_ok_and(|says| draft.is_meant(&says))
+                }
             };
             let careful = (!meant).then(|| draft.careful()).transpose()?;
             if let Some(text) = careful.filter(|text| text != draft.text()) {
@@ -285,7 +344,7 @@ impl Live {
     }
 
     fn check(&self, text: &str) -> Result<Config, Vec<Fault>> {
-        check(text, &*self.environment, folder(&self.path))
+        check_with(&self.vault, text, &*self.environment, folder(&self.path))
     }
 
     fn take_up(&self, state: &mut State) -> Result<Reload, Vec<Fault>> {
@@ -385,12 +444,14 @@ impl fmt::Display for WriteError {
 impl std::error::Error for OpenError {}
 impl std::error::Error for WriteError {}
 
-fn default_path(environment: &Environment) -> PathBuf {
+/// `$CONFIG_FILE`, else `plexus.yaml` in the working directory.
+#[must_use]
+pub fn default_path(environment: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let named = environment("CONFIG_FILE").filter(|path| !path.is_empty());
     named.map_or_else(|| PathBuf::from("plexus.yaml"), PathBuf::from)
 }
 
-fn folder(path: &Path) -> &Path {
+pub(in crate::config) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

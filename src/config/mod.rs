@@ -22,6 +22,7 @@ mod quota;
 mod reference;
 mod region;
 mod schema;
+mod seal;
 pub mod secret;
 mod settings;
 mod shape;
@@ -40,10 +41,11 @@ use serde_json::{Map, Value};
 
 use crate::protocol::Protocol;
 use crate::protocol::adapt::Chain;
-pub use check::{check, document};
+pub use check::{adopted, check, document, opened, store_path};
 pub use draft::Draft;
 pub use fault::{Fault, describe, nearest};
 pub use live::Live;
+pub use seal::SealedFile;
 pub use secret::Secret;
 
 /// Whether the file has a section or a setting of that name at its top.

@@ -26,3 +26,26 @@ impl fmt::Debug for Secret {
         f.write_str("[redacted]")
     }
 }
+
+/// Whether a field of that name holds a secret. Besides `api_key` and `secret`
+/// these are options of quota checkers.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let plain = plain_letters(name);
+    let words = [
+        "apikey",
+        "secret",
+        "password",
+        "cookie",
+        "authorization",
+        "session",
+    ];
+    words.iter().any(|word| plain.contains(word)) || plain.ends_with("token")
+}
+
+/// The letters and digits of a name, in lower case.
+#[must_use]
+pub fn plain_letters(name: &str) -> String {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|c| c.to_ascii_lowercase()).collect()
+}

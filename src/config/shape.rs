@@ -86,6 +86,94 @@ fn fold_entries(
     folded.collect()
 }
 
+/// Takes away what a table doesn't know, and what is null where that says
+/// nothing. Returns the paths of the unknown.
+pub(in crate::config) fn prune(root: &mut Node, table: &'static Table) -> Vec<Vec<String>> {
+    let mut pruning = Pruning::default();
+    pruning.fields(root, table);
+    pruning.unknown
+}
+
+#[derive(Default)]
+struct Pruning {
+    path: Vec<String>,
+    unknown: Vec<Vec<String>>,
+}
+
+impl Pruning {
+    fn fields(&mut self, node: &mut Node, table: &'static Table) {
+        let Yaml::Map(entries) = &mut node.value else {
+            return;
+        };
+        entries.retain_mut(|entry| {
+            self.path.push(entry.key.clone());
+            let stays = match table.field(&entry.key) {
+                Some(field) if entry.value.value == Yaml::Null => takes_null(&field.shape),
+                Some(field) => {
+                    self.value(&mut entry.value, &field.shape);
+                    true
+                }
+                None if table.open => true,
+                None => {
+                    if entry.value.value != Yaml::Null {
+                        self.unknown.push(self.path.clone());
+                    }
+                    false
+                }
+            };
+            self.path.pop();
+            stays
+        });
+    }
+
+    fn value(&mut self, node: &mut Node, shape: &'static Shape) {
+        match shape {
+            Shape::Nullable(inner) => self.value(node, inner),
+            Shape::Fields(table) => self.fields(node, table),
+            Shape::Either(shapes) => {
+                if let Some(shape) = shapes.iter().find(|shape| kind_fits(shape, node)) {
+                    self.value(node, shape);
+                }
+            }
+            Shape::Tagged(tag, variants) => {
+                let word = node.get(tag).and_then(Node::text).unwrap_or_default();
+                if let Some((_, table)) = variants.iter().find(|(name, _)| *name == word) {
+                    self.fields(node, table);
+                }
+            }
+            Shape::Map(inner) => {
+                if let Yaml::Map(entries) = &mut node.value {
+                    for entry in entries {
+                        self.below(entry.key.clone(), &mut entry.value, inner);
+                    }
+                }
+            }
+            Shape::List(inner) => {
+                if let Yaml::List(items) = &mut node.value {
+                    for (i, item) in items.iter_mut().enumerate() {
+                        self.below(i.to_string(), item, inner);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn below(&mut self, segment: String, node: &mut Node, shape: &'static Shape) {
+        self.path.push(segment);
+        self.value(node, shape);
+        self.path.pop();
+    }
+}
+
+fn takes_null(shape: &Shape) -> bool {
+    match shape {
+        Shape::Any | Shape::Nullable(_) | Shape::Bound => true,
+        Shape::Either(shapes) => shapes.iter().any(takes_null),
+        _ => false,
+    }
+}
+
 struct Walk<'n> {
     found: Findings,
     path: Vec<Step<'n>>,
@@ -279,7 +367,7 @@ impl<'n> Walk<'n> {
 }
 
 /// Whether the value's kind is one that the shape has, whatever its content.
-fn kind_fits(shape: &Shape, node: &Node) -> bool {
+pub(in crate::config) fn kind_fits(shape: &Shape, node: &Node) -> bool {
     match shape {
         Shape::Any => true,
         Shape::Object | Shape::Options | Shape::Map(_) | Shape::Fields(_) | Shape::Tagged(..) => {

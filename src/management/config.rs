@@ -95,12 +95,14 @@ pub fn replace(mut call: Call) -> Answer {
 
 async fn replace_by_yaml(call: &Call, text: String) -> Result<Reply, Refusal> {
     let condition = Condition::of(&call.headers);
-    let answer = text.clone();
     let change = move |draft: &mut Draft| {
         draft.replace(text);
         Ok(may_replace(draft, &condition)?)
     };
     write::change(call, Vec::new(), change).await?;
+    // With its secrets sealed it isn't what was sent.
+    let app = Arc::clone(call.app());
+    let answer = blocking(move || Ok(app.live.text())).await?;
     let tag = Tag::of_text(&answer);
     Ok(Reply::typed(YAML, answer).tagged(&tag))
 }
@@ -214,7 +216,7 @@ fn rewrite(draft: &mut Draft, asked: &Value) -> Option<()> {
             _ => draft.set(&[name], value).ok()?,
         }
     }
-    (document(draft.text()).as_ref() == Ok(&asked)).then_some(())
+    (draft.would_say().as_ref() == Ok(&asked)).then_some(())
 }
 
 /// Sections whose entries are rewritten one by one.

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::tag::{Condition, Tag};
 use super::write::{self, Stop};
 use super::{Call, Refusal, Reply, blocking};
+use crate::config::secret::{is_secret_name, plain_letters};
 use crate::config::{Config, Draft, document, edit};
 
 /// An entry's fields.
@@ -390,7 +391,7 @@ fn is_redacted(value: &Value) -> bool {
 fn redact(fields: &mut Fields) {
     for (name, value) in fields {
         match value {
-            Value::String(text) if !text.is_empty() && is_secret(name) => {
+            Value::String(text) if !text.is_empty() && is_secret_name(name) => {
                 *value = HIDDEN.into();
             }
             Value::Object(headers) if name == "headers" => hide_headers(headers),
@@ -406,7 +407,7 @@ fn redact(fields: &mut Fields) {
 
 fn hide_headers(headers: &mut Fields) {
     for (name, value) in headers {
-        let plain = plain(name);
+        let plain = plain_letters(name);
         let by_name = ["auth", "key", "token", "secret", "cookie"];
         let by_value = ["bearer ", "basic ", "sk-"];
         let text = value.as_str().unwrap_or_default().to_ascii_lowercase();
@@ -416,26 +417,6 @@ fn hide_headers(headers: &mut Fields) {
             *value = HIDDEN.into();
         }
     }
-}
-
-/// Whether a field of that name holds a secret. Besides `api_key` and `secret`
-/// these are options of quota checkers.
-fn is_secret(name: &str) -> bool {
-    let plain = plain(name);
-    let words = [
-        "apikey",
-        "secret",
-        "password",
-        "cookie",
-        "authorization",
-        "session",
-    ];
-    words.iter().any(|word| plain.contains(word)) || plain.ends_with("token")
-}
-
-fn plain(name: &str) -> String {
-    let letters = name.chars().filter(char::is_ascii_alphanumeric);
-    letters.map(|c| c.to_ascii_lowercase()).collect()
 }
 
 #[cfg(test)]

@@ -210,6 +210,7 @@ pub(super) fn refusal(error: &WriteError, prefix: &[String]) -> Refusal {
         WriteError::FileRefused(faults) | WriteError::Edit(EditError::Unreadable(faults)) => {
             broken_file(faults)
         }
+        WriteError::Edit(EditError::Sealing(_)) => Refusal::failed(error.to_string()),
         WriteError::Edit(EditError::TooDeep) => Refusal::bad(error.to_string()),
         WriteError::Edit(EditError::NotAMap(_) | EditError::Layout(_)) => {
             Refusal::conflict(error.to_string())
