@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::secrets::SecretError;
+use super::sheets::SheetError;
+use crate::vault::VaultError;
+
 /// Why the database could not be opened. The gateway does not start then.
 #[derive(Debug)]
 pub enum OpenError {
@@ -40,6 +44,13 @@ pub enum OpenError {
     Locked {
         /// The file.
         path: PathBuf,
+    },
+    /// The secrets in it can't be opened.
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// Anything else that SQLite or the system refused.
     Failed {
@@ -88,6 +99,7 @@ impl fmt::Display for OpenError {
             Self::Locked { path } => {
                 write!(f, "another process has locked {}", path.display())
             }
+            Self::Sealed { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::Failed { path, reason } => {
                 write!(f, "cannot open {}: {reason}", path.display())
             }
@@ -119,6 +131,8 @@ pub enum StoreError {
     TooSlow,
     /// What SQLite said.
     Database(String),
+    /// A secret can't be sealed or opened.
+    Sealed(VaultError),
 }
 
 impl fmt::Display for StoreError {
@@ -129,11 +143,27 @@ impl fmt::Display for StoreError {
             Self::Busy => f.write_str("all database readers are busy"),
             Self::TooSlow => f.write_str("the query took too long; narrow it down"),
             Self::Database(reason) => write!(f, "the database refused: {reason}"),
+            Self::Sealed(reason) => write!(f, "a secret in the database: {reason}"),
         }
     }
 }
 
 impl std::error::Error for StoreError {}
+
+impl From<SheetError> for StoreError {
+    fn from(error: SheetError) -> Self {
+        Self::Database(error.to_string())
+    }
+}
+
+impl From<SecretError> for StoreError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Vault(reason) => Self::Sealed(reason),
+            SecretError::Database(error) => error.into(),
+        }
+    }
+}
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {

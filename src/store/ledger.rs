@@ -11,10 +11,13 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
 
 use super::captures::{CaptureRow, Shelf};
 use super::cooldowns;
+use super::error::StoreError;
 use super::names::{Interner, Names};
 use super::responses::{self, Load, ResponseRow};
+use super::restore::Restore;
 use super::row::{Bill, CooldownRow, ErrorRow, UsageRow};
 use crate::money::{Cost, Nanos};
+use crate::vault::Vault;
 
 /// One row on its way.
 #[derive(Debug)]
@@ -124,6 +127,28 @@ impl Ledger {
         let result = begun
             .and_then(|()| work(&self.connection))
             .and_then(|answer| self.connection.execute_batch("COMMIT").map(|()| answer));
+        if result.is_err() {
+            self.roll_back();
+        }
+        result
+    }
+
+    /// Replaces what is kept, in a transaction of its own. What is remembered of
+    /// the tables is forgotten, whatever comes of it.
+    pub(super) fn replace(
+        &mut self,
+        vault: &Vault,
+        work: impl FnOnce(&mut Restore<'_>) -> Result<u64, StoreError>,
+    ) -> Result<u64, StoreError> {
+        self.names = Names::default();
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        let result = begun.map_err(StoreError::from).and_then(|()| {
+            let answer = work(&mut Restore::new(&self.connection, &mut self.names, vault))?;
+            self.connection.execute_batch("COMMIT")?;
+            Ok(answer)
+        });
+        self.names = Names::default();
+        self.captures.forget();
         if result.is_err() {
             self.roll_back();
         }
@@ -435,6 +460,57 @@ mod tests {
             .query_row(sql, [], |row| row.get(0))
             .unwrap();
         assert_eq!(counted, 10);
+    }
+
+    #[test]
+    fn a_replacement_that_meets_a_full_disk_or_fails_changes_nothing() {
+        let mut ledger = ledger();
+        let batch: Vec<Row> = (0..10).map(|_| row("k", "")).collect();
+        ledger.commit(&batch).unwrap();
+        let vault = Vault::default();
+        let limit = "PRAGMA max_page_count = 40";
+        ledger.connection.query_row(limit, [], |_| Ok(())).unwrap();
+        let head = "requestId,startTime,responseStatus,attribution\n";
+        let long = "x".repeat(3000);
+        let rows: String = (0..500)
+            .map(|i| format!("{i},{i},success,{long}\n"))
+            .collect();
+        let outcome = ledger.replace(&vault, |restore| {
+            restore.clear()?;
+            restore.sheet("request_usage", &mut format!("{head}{rows}").as_bytes())?;
+            Ok(0)
+        });
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("full"), "{error}");
+        let outcome = ledger.replace(&vault, |restore| {
+            restore.clear()?;
+            Err(StoreError::Closed)
+        });
+        assert_eq!(outcome, Err(StoreError::Closed));
+        assert_eq!(count(&ledger, "usage"), 10);
+        ledger
+            .connection
+            .query_row("PRAGMA max_page_count = 100000", [], |_| Ok(()))
+            .unwrap();
+        // What follows is written as if nothing had been tried.
+        ledger.commit(&[row("k", ""), row("new", "")]).unwrap();
+        assert_eq!(count(&ledger, "usage"), 12);
+        assert_eq!(count(&ledger, "names"), 4);
+        ledger
+            .replace(&vault, |restore| {
+                restore.clear()?;
+                restore.sheet(
+                    "request_usage",
+                    &mut format!("{head}a,5,success,x\n").as_bytes(),
+                )?;
+                restore.finish()?;
+                Ok(0)
+            })
+            .unwrap();
+        assert_eq!(
+            (count(&ledger, "usage"), count(&ledger, "usage_hours")),
+            (1, 1)
+        );
     }
 
     #[test]

@@ -14,11 +14,16 @@ mod failures;
 mod ledger;
 mod measurements;
 mod names;
+mod offline;
 mod open;
 mod record;
 mod responses;
+mod restore;
 pub mod row;
 mod schema;
+mod secrets;
+mod sheets;
+mod snapshot;
 mod usage;
 mod writer;
 
@@ -29,19 +34,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use uuid::Uuid;
 
 pub use captures::{CapturePage, CaptureRow, Sealing, StoredCapture};
 pub use error::{OpenError, StoreError};
 pub use failures::ErrorPage;
+pub use offline::Offline;
 pub use record::{Record, project};
 pub use responses::{ResponseRow, StoredResponse};
+pub use restore::{PendingConfig, Rehearsal, Restore};
+pub use secrets::StoredSecret;
+pub use sheets::{SheetError, Taken, contract_sheets};
+pub use snapshot::Snapshot;
 pub use usage::{Bound, SortBy, UsagePage, UsageQuery, parse_instant};
 pub use writer::Writer;
 
 use crate::metrics::Metrics;
+use crate::vault::Vault;
 use open::Readers;
 use row::{CooldownRow, Measurement};
+use secrets::SecretError;
 use writer::{Retention, Task, Work};
 
 /// How long a change waits for the writer.
@@ -52,6 +65,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long deleting many rows may take.
 const PRUNE_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long replacing all there is may take.
+const RESTORE_LIMIT: Duration = Duration::from_secs(3600);
 
 /// How long a store that is dropped tries to write its last rows.
 const DROP_LIMIT: Duration = Duration::from_secs(5);
@@ -71,6 +87,8 @@ pub struct Options {
     pub debug_mb: u32,
     /// Where rows are counted.
     pub metrics: Arc<Metrics>,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
 }
 
 impl Default for Options {
@@ -82,6 +100,7 @@ impl Default for Options {
             debug_days: 0,
             debug_mb: 512,
             metrics: Arc::default(),
+            vault: Arc::default(),
         }
     }
 }
@@ -91,6 +110,7 @@ pub struct Store {
     path: PathBuf,
     writer: Writer,
     readers: Readers,
+    vault: Arc<Vault>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -112,6 +132,7 @@ impl Store {
     /// The file cannot be used; see [`OpenError`].
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         let connection = open::writable(path)?;
+        settle_secrets(&connection, &options.vault, path)?;
         let readers = Readers::new(path)?;
         let retention = Retention {
             usage_days: options.usage_days,
@@ -130,6 +151,7 @@ impl Store {
             path: path.to_owned(),
             writer,
             readers,
+            vault: options.vault,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -398,9 +420,122 @@ impl Store {
         self.writer.ask(work, PRUNE_LIMIT)
     }
 
+    /// The secrets of that kind, by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`], and [`StoreError::Sealed`].
+    pub fn secrets(&self, kind: &str) -> Result<Vec<StoredSecret>, StoreError> {
+        let read = |connection: &Connection| Ok(secrets::of_kind(connection, &self.vault, kind));
+        Ok(self.readers.read(read)??)
+    }
+
+    /// The secret of that kind and name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::secrets`].
+    pub fn secret(&self, kind: &str, name: &str) -> Result<Option<String>, StoreError> {
+        let read = |connection: &Connection| Ok(secrets::one(connection, &self.vault, kind, name));
+        Ok(self.readers.read(read)??)
+    }
+
+    /// Keeps a secret, sealed while there is a key; it is on the disk when this
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`], and [`StoreError::Sealed`].
+    pub fn put_secret(&self, kind: &str, name: &str, value: &str) -> Result<(), StoreError> {
+        let sealed = secrets::sealed(&self.vault, kind, name, value).map_err(StoreError::Sealed)?;
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        let task = move |connection: &Connection| secrets::put(connection, &kind, &name, &sealed);
+        self.change(Box::new(task)).map(drop)
+    }
+
+    /// Forgets a secret; returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`].
+    pub fn delete_secret(&self, kind: &str, name: &str) -> Result<u64, StoreError> {
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        self.change(Box::new(move |connection| {
+            secrets::delete(connection, &kind, &name)
+        }))
+    }
+
+    /// One state of everything, rows handed over before this call included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::flush`] and [`Snapshot::take`].
+    pub fn snapshot(&self) -> Result<Snapshot<'_>, StoreError> {
+        self.flush(CHANGE_LIMIT)?;
+        Snapshot::take(&self.path, &self.vault)
+    }
+
+    /// Replaces what is kept, all or nothing. While it lasts rows wait for the
+    /// writer; what is more than its queue holds is dropped and counted.
+    ///
+    /// # Errors
+    ///
+    /// What `work` says; the disk is full; [`StoreError::Timeout`] after an
+    /// hour. Nothing is changed then.
+    pub fn restore<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Restore<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let outcome = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&outcome);
+        let replacement = move |restore: &mut Restore<'_>| {
+            let answer = work(restore)?;
+            *told.lock() = Some(answer);
+            Ok(0)
+        };
+        let work = Work::Replace(Arc::clone(&self.vault), Some(Box::new(replacement)));
+        self.writer.ask(work, RESTORE_LIMIT)?;
+        let answer = outcome.lock().take();
+        answer.ok_or(StoreError::Closed)
+    }
+
+    /// The configuration that a restored database waits for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn pending_config(&self) -> Result<Option<PendingConfig>, StoreError> {
+        self.readers.read(restore::pending)
+    }
+
+    /// Notes that the file says what the database waits for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`].
+    pub fn config_arrived(&self) -> Result<(), StoreError> {
+        self.change(Box::new(restore::arrived)).map(drop)
+    }
+
     fn change(&self, task: Task) -> Result<u64, StoreError> {
         self.writer.ask(Work::Once(task), CHANGE_LIMIT)
     }
+}
+
+/// Ends a change of keys that broke off, and seals what stands in clear.
+fn settle_secrets(connection: &Connection, vault: &Vault, path: &Path) -> Result<(), OpenError> {
+    let settled = connection.unchecked_transaction().map_err(Into::into);
+    let settled = settled.and_then(|transaction| {
+        secrets::settle(&transaction, vault)?;
+        transaction.commit().map_err(Into::into)
+    });
+    settled.map_err(|error| match error {
+        SecretError::Database(error) => OpenError::from_sqlite(path, &error),
+        SecretError::Vault(reason) => OpenError::Sealed {
+            path: path.to_owned(),
+            reason: StoreError::Sealed(reason).to_string(),
+        },
+    })
 }
 
 impl Drop for Store {

@@ -28,11 +28,34 @@ const OPEN_WAIT: Duration = Duration::from_secs(2);
 /// Makes folder and file where they are missing, and returns the one writable
 /// connection on the newest schema.
 pub(super) fn writable(path: &Path) -> Result<Connection, OpenError> {
+    let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let mut connection = prepared(path, "NORMAL")?;
+    schema::migrate(&mut connection, path)?;
+    connection.busy_timeout(LOCK_WAIT).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// A writable connection beside which there is no other, in any process.
+pub(super) fn alone(path: &Path) -> Result<Connection, OpenError> {
+    let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let connection = prepared(path, "EXCLUSIVE")?;
+    // The lock is taken with the first access, and kept.
+    connection
+        .execute_batch("BEGIN EXCLUSIVE; COMMIT;")
+        .map_err(failed)?;
+    Ok(connection)
+}
+
+fn prepared(path: &Path, locking: &str) -> Result<Connection, OpenError> {
     private_file(path)?;
     let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(OPEN_WAIT).map_err(failed)?;
+    connection
+        .pragma_update(None, "locking_mode", locking)
+        .map_err(failed)?;
     // The first takes effect only before anything is written.
     connection
         .execute_batch(
@@ -45,9 +68,6 @@ pub(super) fn writable(path: &Path) -> Result<Connection, OpenError> {
              PRAGMA journal_size_limit = 67108864;",
         )
         .map_err(failed)?;
-    schema::migrate(&mut connection, path)?;
-    connection.busy_timeout(LOCK_WAIT).map_err(failed)?;
-    connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 

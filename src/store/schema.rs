@@ -51,7 +51,23 @@ fn number(connection: &Connection, pragma: &str) -> Result<i64, rusqlite::Error>
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-const STEPS: &[&str] = &[USAGE_AND_ERRORS, RESPONSES, COOLDOWNS, CAPTURES];
+const STEPS: &[&str] = &[USAGE_AND_ERRORS, RESPONSES, COOLDOWNS, CAPTURES, SECRETS];
+
+/// What is sealed while there is a key; `next` is there only while keys change.
+/// And the configuration file that a restored database waits for.
+const SECRETS: &str = "
+CREATE TABLE secrets (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    next TEXT,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE TABLE pending_config (
+    before TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+";
 
 /// Targets' rests while they last; an empty model is a whole provider. Few and
 /// small: names are written out.

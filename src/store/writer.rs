@@ -21,9 +21,11 @@ use super::captures::{self, Sealing};
 use super::error::StoreError;
 use super::ledger::{Ledger, Row};
 use super::responses::{self, Load, ResponseRow, Waiting};
+use super::restore::Restore;
 use super::row::{CooldownRow, ErrorRow, UsageRow};
 use super::{failures, usage};
 use crate::metrics::Metrics;
+use crate::vault::Vault;
 
 /// Most rows of one transaction.
 const BATCH: usize = 512;
@@ -105,6 +107,9 @@ fn prune_responses(now_ms: i64) -> Task {
     Box::new(move |connection| responses::delete_slice(connection, now_ms, SLICE))
 }
 
+/// Something that replaces what is kept; the number is of no meaning.
+pub(super) type Replacement = Box<dyn FnOnce(&mut Restore<'_>) -> Result<u64, StoreError> + Send>;
+
 /// What the writer is asked for, and waited for.
 pub(super) enum Work {
     /// All rows sent before are committed.
@@ -113,6 +118,8 @@ pub(super) enum Work {
     Close,
     /// Done once, in a transaction of its own.
     Once(Task),
+    /// Done once, whatever comes of it: what is kept is replaced.
+    Replace(Arc<Vault>, Option<Replacement>),
     /// Done again and again, each time in a transaction of its own, until it
     /// returns zero; rows are written in between.
     Sliced(Task),
@@ -450,6 +457,12 @@ impl Scribe {
                 }
                 Err(error) => job.answer(Err(error.into())),
             },
+            Work::Replace(vault, work) => {
+                if let Some(work) = work.take() {
+                    let answer = self.ledger.replace(vault, work);
+                    job.answer(answer);
+                }
+            }
             Work::Sliced(_) => self.chores.push_back(Chore::asked(job)),
         }
     }
@@ -649,7 +662,7 @@ impl Chore {
             Origin::Own(task) => Some(task),
             Origin::Asked(job) => match &mut job.work {
                 Work::Sliced(task) | Work::Once(task) => Some(task),
-                Work::Flush | Work::Close => None,
+                Work::Flush | Work::Close | Work::Replace(..) => None,
             },
         }
     }

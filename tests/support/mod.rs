@@ -112,6 +112,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new());
         let options = Options {
             metrics: Arc::clone(&metrics),
+            vault: Arc::clone(live.vault()),
             ..Options::default()
         };
         let store = Store::open(&live.load().store.path, options).unwrap();
