@@ -1,7 +1,7 @@
 //! The handles that everything above works with, built once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::alarm::Alarms;
@@ -16,7 +16,7 @@ use crate::sight::Descriptions;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::{Client, Connector, Learned};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 /// Time for a connection to a provider to come about, TLS included.
@@ -45,6 +45,8 @@ pub struct App {
     pub descriptions: Descriptions,
     /// When this process began to serve.
     pub started: SystemTime,
+    /// Where a restart is asked for.
+    pub restart: Restart,
     connector: Connector,
 }
 
@@ -72,6 +74,7 @@ impl App {
             captures,
             descriptions: Descriptions::default(),
             started: SystemTime::now(),
+            restart: Restart::default(),
             connector: Connector::new(CONNECT_LIMIT, roots),
         })
     }
@@ -82,6 +85,35 @@ impl App {
     #[must_use]
     pub const fn connector(&self) -> &Connector {
         &self.connector
+    }
+}
+
+/// Where handlers ask for a restart, and whoever can bring it about waits.
+#[derive(Debug, Default)]
+pub struct Restart {
+    possible: AtomicBool,
+    asked: Notify,
+}
+
+impl Restart {
+    /// Says that somebody waits, or no longer does.
+    pub fn set_possible(&self, possible: bool) {
+        self.possible.store(possible, Ordering::SeqCst);
+    }
+
+    /// Asks for it; false when nobody can bring it about.
+    #[must_use]
+    pub fn ask(&self) -> bool {
+        let possible = self.possible.load(Ordering::SeqCst);
+        if possible {
+            self.asked.notify_one();
+        }
+        possible
+    }
+
+    /// Waits until it is asked for.
+    pub async fn asked(&self) {
+        self.asked.notified().await;
     }
 }
 

@@ -178,6 +178,40 @@ pub async fn read_limited(
     Ok(frames)
 }
 
+/// Hands a body on piece by piece, at most `limit` bytes of it, with pauses of at
+/// most `idle`; stops when nobody takes them any more.
+///
+/// # Errors
+///
+/// As [`read_limited`].
+pub async fn hand_on(
+    mut body: Incoming,
+    limit: u64,
+    idle: Duration,
+    to: mpsc::Sender<Bytes>,
+) -> Result<(), ReadError> {
+    if body.size_hint().lower() > limit {
+        return Err(ReadError::TooLarge { limit });
+    }
+    let mut length = 0;
+    while !body.is_end_stream() {
+        let Some(frame) = next_frame(&mut body, idle).await? else {
+            break;
+        };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len() as u64;
+        if length > limit {
+            return Err(ReadError::TooLarge { limit });
+        }
+        if to.send(data).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// The time limit costs a timer only when the frame is not there already.
 async fn next_frame(
     body: &mut Incoming,

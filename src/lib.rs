@@ -41,6 +41,7 @@ pub mod vault;
 pub mod config;
 pub mod metrics;
 pub mod store;
+pub mod backup;
 pub mod telemetry;
 
 // 3. One concern each.

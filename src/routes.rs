@@ -416,6 +416,21 @@ pub static ROUTES: &[Route] = &[
         "/v0/management/system-settings",
         settings::patch_all,
     ),
+    admin(
+        Method::GET,
+        "/v0/management/backup",
+        management::backup::get,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/restore",
+        management::backup::restore,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/restart",
+        management::backup::restart,
+    ),
     principal(Method::GET, "/v0/management/usage", management::usage::list),
     admin(
         Method::DELETE,

@@ -4,6 +4,7 @@
 
 pub mod aliases;
 pub mod auth;
+pub mod backup;
 pub mod cache;
 pub mod concurrency;
 pub mod config;
@@ -25,6 +26,8 @@ mod entry;
 mod tag;
 mod write;
 
+use std::fs::File;
+use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,6 +164,29 @@ impl Call {
         }
     }
 
+    /// The request's body, written into a file as it comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Call::body`], and 500 when the disk is full.
+    pub async fn receive(&mut self, limit: u64, mut file: File) -> Result<File, Refusal> {
+        let Some(body) = self.body.take() else {
+            return Ok(file);
+        };
+        let (sender, mut pieces) = mpsc::channel::<Bytes>(16);
+        let written = tokio::task::spawn_blocking(move || {
+            while let Some(piece) = pieces.blocking_recv() {
+                file.write_all(&piece)?;
+            }
+            Ok::<_, std::io::Error>(file)
+        });
+        let handed_on = body::hand_on(body, limit, BODY_IDLE, sender).await;
+        let written = written.await;
+        handed_on?;
+        let file = written.map_err(|error| Refusal::failed(error.to_string()))?;
+        file.map_err(|error| backup::unreceived(&error))
+    }
+
     /// The request's body as a JSON object.
     ///
     /// # Errors
@@ -187,6 +213,8 @@ pub struct Reply {
     content_type: HeaderValue,
     tag: Option<HeaderValue>,
     body: Body,
+    /// Name and length of what is to be saved as a file.
+    attachment: Option<(HeaderValue, u64)>,
 }
 
 impl Reply {
@@ -198,7 +226,30 @@ impl Reply {
             content_type: HeaderValue::from_static("text/event-stream; charset=utf-8"),
             tag: None,
             body: Body::Feed(feed),
+            attachment: None,
         }
+    }
+
+    /// 200 with a file of that name and length, as it comes.
+    ///
+    /// # Errors
+    ///
+    /// The name can't stand in a header.
+    pub fn attachment(
+        content_type: &'static str,
+        name: &str,
+        length: u64,
+        feed: mpsc::Receiver<Bytes>,
+    ) -> Result<Self, Refusal> {
+        let disposition = HeaderValue::try_from(format!("attachment; filename=\"{name}\""));
+        let disposition = disposition.map_err(|error| Refusal::failed(error.to_string()))?;
+        Ok(Self {
+            status: StatusCode::OK,
+            content_type: HeaderValue::from_static(content_type),
+            tag: None,
+            body: Body::Feed(feed),
+            attachment: Some((disposition, length)),
+        })
     }
 
     /// 200 with JSON.
@@ -215,6 +266,7 @@ impl Reply {
             content_type: HeaderValue::from_static(content_type),
             tag: None,
             body: Body::from(body.into()),
+            attachment: None,
         }
     }
 
@@ -313,7 +365,7 @@ impl From<ReadError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::Database(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::Database(_) | StoreError::Sealed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             StoreError::Timeout | StoreError::Closed | StoreError::Busy | StoreError::TooSlow => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -323,31 +375,41 @@ impl From<StoreError> for Refusal {
     }
 }
 
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: refusal.status,
+            content_type: JSON,
+            tag: refusal.tag,
+            body: Body::from(refusal.body.to_string()),
+            attachment: None,
+        }
+    }
+}
+
 /// Runs a handler.
 pub(crate) async fn answer(handler: Handler, call: Call) -> Response<Body> {
     let condition = (call.method == Method::GET).then(|| Condition::of(&call.headers));
-    let (mut status, content_type, tag, mut body) = match handler(call).await {
-        Ok(reply) => (reply.status, reply.content_type, reply.tag, reply.body),
-        Err(refusal) => (
-            refusal.status,
-            JSON,
-            refusal.tag,
-            refusal.body.to_string().into(),
-        ),
-    };
-    let known = tag
+    let reply = handler(call).await.unwrap_or_else(Reply::from);
+    let known = reply
+        .tag
         .as_ref()
         .zip(condition)
         .is_some_and(|(tag, condition)| condition.has(tag));
-    if known && status == StatusCode::OK {
-        (status, body) = (StatusCode::NOT_MODIFIED, Body::Empty);
-    }
+    let (status, body) = match known && reply.status == StatusCode::OK {
+        true => (StatusCode::NOT_MODIFIED, Body::Empty),
+        false => (reply.status, reply.body),
+    };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, content_type);
-    if let Some(tag) = tag {
+    headers.insert(header::CONTENT_TYPE, reply.content_type);
+    if let Some(tag) = reply.tag {
         headers.insert(header::ETAG, tag);
+    }
+    if let Some((disposition, length)) = reply.attachment {
+        headers.insert(header::CONTENT_DISPOSITION, disposition);
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     // Answers hold secrets; nothing on the way may keep or sniff them.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -20,7 +20,7 @@ pub(super) const SECTIONS: [&str; 5] =
     ["providers", "models", "keys", "user_quotas", "mcp_servers"];
 
 /// Sections whose fields have flat names with a dot.
-const DOTTED: [&str; 5] = [
+pub(super) const DOTTED: [&str; 5] = [
     "failover",
     "cooldown",
     "timeout",

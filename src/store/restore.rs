@@ -115,8 +115,11 @@ impl<'a> Restore<'a> {
     }
 }
 
-/// What is counted from usage rows.
+/// What is counted from rows.
 const REBUILT: &str = "
+UPDATE captures SET size = 200 + length(about) + coalesce(length(request), 0)
+    + coalesce(length(sent), 0) + coalesce(length(received), 0) + coalesce(length(answer), 0)
+    WHERE size = 0;
 INSERT INTO usage_hours (hour, key_id, rows)
     SELECT (id >> 20) / 3600000, coalesce(key_id, 0), count(*) FROM usage GROUP BY 1, 2;
 ";

@@ -45,6 +45,8 @@ enum Source {
     NameOr(&'static str, &'static str),
     /// That text, if the column has none.
     TextOr(&'static str, &'static str),
+    /// The same, kept as bytes.
+    BytesOr(&'static str, &'static str),
 }
 
 /// How a cell is read.
@@ -54,6 +56,8 @@ enum Form {
     Kept,
     Whole,
     Text,
+    /// Text that is kept as bytes.
+    Bytes,
     Name,
     Flag,
     Uuid,
@@ -200,7 +204,36 @@ static SHEETS: [Sheet; 13] = [
         ],
         idle: &["createdAt"],
     },
-    Sheet { name: "debug_logs", ..NONE },
+    Sheet {
+        name: "debug_logs",
+        table: Some("captures"),
+        shown: &[
+            ("id", "id"),
+            ("requestId", "request_id"),
+            ("apiKey", "key"),
+            ("rawRequest", "CAST(request AS TEXT)"),
+            ("transformedRequest", "CAST(sent AS TEXT)"),
+            ("rawResponse", "CAST(received AS TEXT)"),
+            ("transformedResponse", "CAST(iif(same, received, answer) AS TEXT)"),
+            ("responseStatus", "status"),
+            ("createdAt", "created_ms"),
+        ],
+        foreign: &[
+            ("request_id", Source::Of(&["requestId"], Form::Uuid)),
+            ("created_ms", Source::Of(&["createdAt"], Form::Moment)),
+            ("key", Source::Of(&["apiKey"], Form::Text)),
+            ("status", Source::Of(&["responseStatus"], Form::Whole)),
+            // Worked out when all rows are there.
+            ("size", Source::Fixed(0)),
+            ("same", Source::Fixed(0)),
+            ("about", Source::BytesOr("", "{}")),
+            ("request", Source::Of(&["rawRequest"], Form::Bytes)),
+            ("sent", Source::Of(&["transformedRequest"], Form::Bytes)),
+            ("received", Source::Of(&["rawResponse"], Form::Bytes)),
+            ("answer", Source::Of(&["transformedResponse"], Form::Bytes)),
+        ],
+        idle: &["id"],
+    },
     Sheet {
         name: "inference_errors",
         table: Some("errors"),
@@ -713,6 +746,7 @@ fn foreign(
         Source::Fixed(number) => (Vec::new(), Form::Whole, Otherwise::Number(*number)),
         Source::NameOr(name, text) => (at(&[*name]), Form::Name, Otherwise::Name(text)),
         Source::TextOr(name, text) => (at(&[*name]), Form::Text, Otherwise::Text(text)),
+        Source::BytesOr(name, text) => (at(&[*name]), Form::Bytes, Otherwise::Text(text)),
     };
     Some(Binding {
         column,
@@ -729,7 +763,10 @@ impl Binding {
         number: u64,
         names: &mut Option<Interner<'_>>,
     ) -> Result<Sql, SheetError> {
-        let blank_is_null = !matches!(self.form, Form::Text | Form::Name | Form::Kept);
+        let blank_is_null = !matches!(
+            self.form,
+            Form::Text | Form::Bytes | Form::Name | Form::Kept
+        );
         let found = self.at.iter().filter_map(|at| record.get(*at));
         let mut found = found.filter(|cell| *cell != NULL && !(blank_is_null && cell.is_empty()));
         let mut name = |text: &str| match names {
@@ -740,6 +777,7 @@ impl Binding {
             return Ok(match self.otherwise {
                 Otherwise::Null => Sql::Null,
                 Otherwise::Number(number) => Sql::Integer(number),
+                Otherwise::Text(text) if self.form == Form::Bytes => Sql::Blob(text.into()),
                 Otherwise::Text(text) => Sql::Text(text.to_owned()),
                 Otherwise::Name(text) => name(text)?,
             });
@@ -748,6 +786,7 @@ impl Binding {
             Form::Name => return Ok(name(unescaped(text))?),
             Form::Kept => kept(text, &self.column.kind),
             Form::Text => Some(Sql::Text(text.to_owned())),
+            Form::Bytes => Some(Sql::Blob(text.into())),
             Form::Whole => whole(text),
             Form::Flag => flag(text),
             Form::Uuid => Some(Sql::Blob(request_id(text))),
