@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use super::handover::Role;
 use super::run::Gateway;
 use super::{Failed, environment, say};
 use crate::config::live::Live;
@@ -33,7 +34,7 @@ pub(super) fn demo(host: IpAddr, port: u16) -> Result<(), Failed> {
     let live = Live::open(Some(file), Box::new(logs))?;
     let gateway = Gateway::start(live, None)?;
     say(&welcome(gateway.server.address(), &key, &admin));
-    gateway.run()
+    gateway.run(None, Role::First)
 }
 
 /// A folder that is removed with everything in it.

@@ -1,7 +1,11 @@
-//! The command line: `serve`, `check`, `demo`, `replay`, `simulate`.
+//! The command line: `serve`, `check`, `backup`, `import`, `encrypt`, `rekey`,
+//! `demo`, `replay`, `simulate`.
 
+mod backup;
 mod check;
 mod demo;
+mod handover;
+mod keys;
 mod replay;
 mod run;
 mod simulate;
@@ -34,6 +38,41 @@ enum Command {
     Check {
         /// The file
         file: PathBuf,
+    },
+    /// Write a backup: configuration and secrets as JSON, or an archive of all
+    /// there is
+    Backup {
+        /// Configuration file [default: $CONFIG_FILE, else plexus.yaml]
+        #[arg(long, short)]
+        config: Option<PathBuf>,
+        /// Usage, errors and all other tables, too
+        #[arg(long)]
+        full: bool,
+        /// File to write, `-` for standard output [default: a new one here]
+        #[arg(long, short)]
+        output: Option<PathBuf>,
+    },
+    /// Put a backup, of this program or of the one it succeeds, in place of
+    /// configuration and database; the gateway must be stopped
+    Import {
+        /// The backup: JSON, or an archive
+        file: PathBuf,
+        /// Configuration file [default: $CONFIG_FILE, else plexus.yaml]
+        #[arg(long, short)]
+        config: Option<PathBuf>,
+    },
+    /// Encrypt the secrets that stand in clear in a configuration file, with
+    /// the key in ENCRYPTION_KEY
+    Encrypt {
+        /// The file
+        file: PathBuf,
+    },
+    /// Change the key of file and database together, from ENCRYPTION_KEY to
+    /// ENCRYPTION_KEY_NEW; the gateway must be stopped
+    Rekey {
+        /// Configuration file [default: $CONFIG_FILE, else plexus.yaml]
+        #[arg(long, short)]
+        config: Option<PathBuf>,
     },
     /// Serve a simulated provider: no account, no key, no network, nothing to
     /// configure
@@ -113,6 +152,14 @@ pub fn main() -> ExitCode {
     {
         Command::Serve(serve) => run::serve(serve.config, serve.threads),
         Command::Check { file } => check::check(&file),
+        Command::Backup {
+            config,
+            full,
+            output,
+        } => backup::backup(config, full, output),
+        Command::Import { file, config } => backup::import(&file, config),
+        Command::Encrypt { file } => keys::encrypt(&file),
+        Command::Rekey { config } => keys::rekey(config),
         Command::Demo { host, port } => demo::demo(host, port),
         Command::Replay(options) => replay::replay(&options),
         Command::Simulate(options) => {
@@ -136,6 +183,11 @@ fn say(text: &str) {
 
 fn say_error(text: &str) {
     drop(std::io::stderr().write_all(text.as_bytes()));
+}
+
+/// The configuration file that a command works on.
+fn config_path(named: Option<PathBuf>) -> PathBuf {
+    named.unwrap_or_else(|| crate::config::live::default_path(&environment))
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -1,19 +1,23 @@
 //! `plexus serve`: from a configuration to an exit code.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::handover::{self, Bridge, Program, Role};
 use super::{Failed, environment};
 use crate::app::App;
 use crate::config::Config;
 use crate::config::describe;
 use crate::config::live::{Live, Reload};
 use crate::metrics::Metrics;
-use crate::server::Server;
 use crate::server::tls::Certificate;
+use crate::server::{Inherited, Server};
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -24,9 +28,12 @@ const FLUSH: Duration = Duration::from_secs(10);
 
 /// Serves until told to stop.
 pub(super) fn serve(file: Option<PathBuf>, threads: Option<usize>) -> Result<(), Failed> {
+    let program = Program::current()?;
+    let (inherited, mut role) = handover::inherit()?;
     let live = Live::open(file, Box::new(environment))?;
     let config = live.load();
-    let gateway = Gateway::start(live, threads)?;
+    let gateway = Gateway::inheriting(live, threads, inherited)?;
+    handover::report(&mut role)?;
     tracing::info!(
         address = %gateway.server.address(),
         providers = config.providers.len(),
@@ -34,18 +41,80 @@ pub(super) fn serve(file: Option<PathBuf>, threads: Option<usize>) -> Result<(),
         keys = config.keys.len(),
         "serving"
     );
-    gateway.run()
+    gateway.run(Some(program), role)
 }
 
 /// A running gateway.
 pub(super) struct Gateway {
     pub(super) app: Arc<App>,
     pub(super) server: Server,
+    runtime: Runtime,
+    signals: Signals,
+}
+
+/// What this process may be told. Listened for before it serves: a signal that
+/// nobody listens for ends a process.
+struct Signals {
+    hangup: Signal,
+    again: Signal,
+    stop: Stop,
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            again: signal(SignalKind::user_defined2())?,
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+        })
+    }
+}
+
+impl Stop {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Why a gateway ends.
+enum End {
+    /// It was told to stop.
+    Stopped,
+    /// Another process accepts at the same sockets.
+    Relieved,
+    /// The same, and this process is to become the new program.
+    Succeeded(Bridge),
 }
 
 impl Gateway {
     /// Opens the database and the sockets.
     pub(super) fn start(live: Live, threads: Option<usize>) -> Result<Self, Failed> {
+        Self::inheriting(live, threads, Inherited::default())
+    }
+
+    fn inheriting(
+        live: Live,
+        threads: Option<usize>,
+        inherited: Inherited,
+    ) -> Result<Self, Failed> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = {
+            let _within = runtime.enter();
+            Signals::listen()?
+        };
         let config = live.load();
         let telemetry = telemetry::init(
             &config.logging.level,
@@ -60,32 +129,57 @@ impl Gateway {
             debug_days: config.store.debug_days,
             debug_mb: config.store.debug_mb,
             metrics: Arc::clone(&metrics),
+            vault: Arc::clone(live.vault()),
             ..store::Options::default()
         };
         let store = Store::open(&config.store.path, options)?;
+        finish_restore(&live, &store)?;
         let app = App::new(live, store, metrics, telemetry, Vec::new());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let server = Server::start(&app, threads.unwrap_or(cores).max(1))?;
-        Ok(Self { app, server })
+        let server = Server::inheriting(&app, threads.unwrap_or(cores).max(1), inherited)?;
+        Ok(Self {
+            app,
+            server,
+            runtime,
+            signals,
+        })
     }
 
-    /// Watches files and signals until a stop is asked for, then stops.
-    pub(super) fn run(self) -> Result<(), Failed> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(self.watch())?;
+    /// Watches files and signals until it is time to end, then ends. Without a
+    /// program it can't be restarted.
+    pub(super) fn run(mut self, program: Option<Program>, role: Role) -> Result<(), Failed> {
+        let control = match role {
+            Role::Bridge(control) => Some(control),
+            _ => None,
+        };
+        // The bridge is not what goes on.
+        let program = program.filter(|_| control.is_none());
+        self.app.restart.set_possible(program.is_some());
+        let watcher = Watcher {
+            app: &self.app,
+            server: &self.server,
+            program: program.as_ref(),
+        };
+        let end = self
+            .runtime
+            .block_on(watcher.watch(&mut self.signals, control))?;
         let drain = self.app.live.load().server.drain;
         tracing::info!(seconds = drain.as_secs(), "draining");
         // A second signal ends the wait, and the process with it.
-        runtime.spawn(async {
-            if stop_asked().await.is_ok() {
-                std::process::exit(1);
-            }
+        let mut stop = self.signals.stop;
+        self.runtime.spawn(async move {
+            stop.asked().await;
+            std::process::exit(1);
         });
-        let clean = runtime.block_on(async {
-            let server = self.server;
-            tokio::task::spawn_blocking(move || server.drain(drain)).await
+        let sockets = self.server.sockets().again()?;
+        let server = self.server;
+        let gently = !matches!(end, End::Stopped);
+        let clean = self.runtime.block_on(async {
+            tokio::task::spawn_blocking(move || match gently {
+                true => server.leave(drain),
+                false => server.drain(drain),
+            })
+            .await
         })?;
         if !clean {
             tracing::warn!("requests were cut off at the end of the drain time");
@@ -95,18 +189,50 @@ impl Gateway {
         if !self.app.telemetry.flush(Duration::from_secs(1)) {
             super::say_error("plexus: the last log lines could not be written\n");
         }
-        Ok(())
+        match (end, program) {
+            (End::Succeeded(bridge), Some(program)) => {
+                Err(program.succeed(&sockets, bridge).into())
+            }
+            _ => Ok(()),
+        }
     }
+}
 
-    async fn watch(&self) -> Result<(), Failed> {
-        let mut hangup = signal(SignalKind::hangup())?;
+/// What goes on while the gateway serves.
+struct Watcher<'a> {
+    app: &'a App,
+    server: &'a Server,
+    program: Option<&'a Program>,
+}
+
+impl Watcher<'_> {
+    async fn watch(
+        &self,
+        signals: &mut Signals,
+        control: Option<UnixStream>,
+    ) -> Result<End, Failed> {
         let mut ticks = tokio::time::interval(WATCH);
         let mut certificate = Watched::new(self.server.certificate());
-        let stop = stop_asked();
-        let mut stop = std::pin::pin!(stop);
+        let Signals {
+            hangup,
+            again,
+            stop,
+        } = signals;
+        let mut relieved = std::pin::pin!(relieved(control));
         loop {
             tokio::select! {
-                stopped = &mut stop => return stopped,
+                () = stop.asked() => return Ok(End::Stopped),
+                closed = &mut relieved => return closed.map(|()| End::Relieved),
+                () = self.app.restart.asked() => {
+                    if let Some(bridge) = self.bridge().await {
+                        return Ok(End::Succeeded(bridge));
+                    }
+                }
+                _ = again.recv() => {
+                    if !self.app.restart.ask() {
+                        tracing::warn!("this process can't restart itself, or is doing so already");
+                    }
+                }
                 _ = ticks.tick() => {
                     if let Some(outcome) = self.app.live.poll() {
                         report(outcome);
@@ -120,16 +246,49 @@ impl Gateway {
             }
         }
     }
+
+    /// Another process at the same sockets; `None` when it doesn't come about,
+    /// and this one goes on.
+    async fn bridge(&self) -> Option<Bridge> {
+        let program = self.program?.clone();
+        let sockets = self.server.sockets().again();
+        self.app.restart.set_possible(false);
+        tracing::info!("restarting");
+        let begun = tokio::task::spawn_blocking(move || program.bridge(&sockets?)).await;
+        match begun.unwrap_or_else(|error| Err(error.into())) {
+            Ok(bridge) => Some(bridge),
+            Err(error) => {
+                tracing::error!(%error, "the restart failed, this process goes on");
+                self.app.restart.set_possible(true);
+                None
+            }
+        }
+    }
 }
 
-async fn stop_asked() -> Result<(), Failed> {
-    let mut terminate: Signal = signal(SignalKind::terminate())?;
-    let mut interrupt: Signal = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+/// Waits until the process that this one stands in for has its successor.
+async fn relieved(control: Option<UnixStream>) -> Result<(), Failed> {
+    let Some(control) = control else {
+        return std::future::pending().await;
+    };
+    control.set_nonblocking(true)?;
+    let mut control = tokio::net::UnixStream::from_std(control)?;
+    // Nothing is ever written to it; it is closed, in order or not.
+    drop(control.read(&mut [0]).await);
     Ok(())
+}
+
+/// A restore replaced the database, and was stopped before it replaced the file
+/// that belongs to it.
+fn finish_restore(live: &Live, store: &Store) -> Result<(), Failed> {
+    let Some(pending) = store.pending_config()? else {
+        return Ok(());
+    };
+    if live.text() == pending.before {
+        live.replace(&pending.text)?;
+        tracing::warn!("a restore was finished that had been stopped in the middle");
+    }
+    Ok(store.config_arrived()?)
 }
 
 /// One line for each thing that the file asks for and that does not work yet.

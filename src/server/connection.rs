@@ -7,13 +7,13 @@ use std::io as std_io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::TRANSFER_ENCODING;
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -88,6 +88,15 @@ fn http1_settings(limits: &Limits) -> http1::Builder {
     settings
 }
 
+/// Connections are kept open.
+const SERVING: u8 = 0;
+/// Another process takes over: a connection ends with its next answer, which
+/// says so. One that waits for its client is left alone, as closing it would
+/// meet a request that is on its way.
+const LEAVING: u8 = 1;
+/// A connection ends as soon as nothing is under way in it.
+const DRAINING: u8 = 2;
+
 /// A core's connections, so that a stop can reach each and wait for the last.
 ///
 /// A connection looks at a flag whenever it runs, which costs nothing; those that
@@ -97,7 +106,8 @@ pub(super) struct Tracker(Arc<Tracked>);
 
 #[derive(Default)]
 struct Tracked {
-    draining: AtomicBool,
+    /// [`SERVING`], [`LEAVING`] or [`DRAINING`].
+    phase: AtomicU8,
     open: Mutex<HashMap<usize, Waker>>,
     next: AtomicUsize,
     count: AtomicUsize,
@@ -107,7 +117,20 @@ struct Tracked {
 impl Tracker {
     /// Asks every connection to finish what it has begun.
     pub(super) fn drain(&self) {
-        self.0.draining.store(true, Ordering::SeqCst);
+        self.enter_phase(DRAINING);
+    }
+
+    /// Asks every connection to end with its next answer.
+    pub(super) fn leave(&self) {
+        self.enter_phase(LEAVING);
+    }
+
+    fn phase(&self) -> u8 {
+        self.0.phase.load(Ordering::Relaxed)
+    }
+
+    fn enter_phase(&self, phase: u8) {
+        self.0.phase.store(phase, Ordering::SeqCst);
         for waker in self.0.open.lock().values() {
             waker.wake_by_ref();
         }
@@ -138,9 +161,9 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Whether the connection should come to an end. The task that asks first is
-    /// the one that is woken.
-    fn is_draining(&mut self, cx: &Context<'_>) -> bool {
+    /// Whether the connection should go on. The task that asks first is the one
+    /// that is woken.
+    fn phase(&mut self, cx: &Context<'_>) -> u8 {
         if !self.known {
             self.known = true;
             self.tracker
@@ -149,7 +172,7 @@ impl Ticket {
                 .lock()
                 .insert(self.number, cx.waker().clone());
         }
-        self.tracker.0.draining.load(Ordering::SeqCst)
+        self.tracker.0.phase.load(Ordering::SeqCst)
     }
 }
 
@@ -250,7 +273,7 @@ async fn serve(stream: Stream, peer: Option<IpAddr>, open: &mut Open) -> Result<
     let mut greeting = Box::pin(greet(stream, &edge));
     let ticket = &mut open.ticket;
     let greeted = std::future::poll_fn(|cx| {
-        if ticket.is_draining(cx) {
+        if ticket.phase(cx) == DRAINING {
             // Nothing was asked yet, so nothing has to be finished.
             return Poll::Ready(Ok(None));
         }
@@ -269,6 +292,7 @@ async fn serve(stream: Stream, peer: Option<IpAddr>, open: &mut Open) -> Result<
             secure,
         },
         serving: (!h2).then(|| Arc::clone(&serving)),
+        tracker: ticket.tracker.clone(),
     };
     if h2 {
         drop(serving.begin());
@@ -305,9 +329,15 @@ where
     let mut connection = std::pin::pin!(connection);
     let mut told = false;
     std::future::poll_fn(|cx| {
-        if !told && ticket.is_draining(cx) {
-            told = true;
-            drain(connection.as_mut());
+        if !told {
+            told = match ticket.phase(cx) {
+                SERVING => false,
+                LEAVING => idle.serving.idle().is_none(),
+                _ => true,
+            };
+            if told {
+                drain(connection.as_mut());
+            }
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(ended.map_err(BoxError::from)),
@@ -385,6 +415,7 @@ struct Requests {
     /// Told when a request's head is whole and when its answer began; absent
     /// on HTTP/2, which has its own frames for both.
     serving: Option<Arc<Serving>>,
+    tracker: Tracker,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -394,8 +425,10 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Served {
         let mut doubtful = false;
+        let mut last = false;
         if let Some(serving) = &self.serving {
             doubtful = is_doubtful(request.headers(), &serving.begin());
+            last = self.tracker.phase() != SERVING;
         }
         Served {
             answer: if doubtful {
@@ -404,6 +437,7 @@ impl Service<Request<Incoming>> for Requests {
                 routes::dispatch(&self.core, self.peer, request)
             },
             serving: self.serving.clone(),
+            last,
         }
     }
 }
@@ -424,13 +458,19 @@ fn is_doubtful(headers: &HeaderMap, head: &Head) -> bool {
 struct Served {
     answer: routes::Answer,
     serving: Option<Arc<Serving>>,
+    /// The connection ends with this answer, and the client is told.
+    last: bool,
 }
 
 impl Future for Served {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.answer.as_mut().poll(cx));
+        let mut response = ready!(self.answer.as_mut().poll(cx));
+        if self.last {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         let serving = self.serving.take();
         if let Some(serving) = &serving {
             serving.answer();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,40 +21,117 @@ const BACKLOG: i32 = 4096;
 /// Pause after a failed accept, which is nearly always "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Bound sockets: one per core, and the optional Unix one.
+/// Sockets that listen already, got from whoever started this process.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// TCP sockets.
+    pub tcp: Vec<std::net::TcpListener>,
+    /// A Unix socket.
+    pub unix: Option<std::os::unix::net::UnixListener>,
+    /// Whether they are ours from before, so that the configuration's addresses
+    /// win; the service manager's sockets win over it.
+    pub own: bool,
+}
+
+/// Bound sockets: some per core, and the optional Unix one.
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) address: SocketAddr,
-    pub(super) tcp: Vec<std::net::TcpListener>,
+    pub(super) tcp: Vec<Vec<std::net::TcpListener>>,
     pub(super) unix: Option<std::os::unix::net::UnixListener>,
 }
 
 impl Listeners {
-    /// Binds the configured address `cores` times. A first socket without
-    /// `SO_REUSEPORT` finds out whether another program, or another of our own
-    /// processes, has the port already.
-    pub(super) fn bind(settings: &ServerSettings, cores: usize) -> io::Result<Self> {
+    /// Takes the inherited sockets, spread over the cores; without any for the
+    /// configured address, binds that.
+    pub(super) fn new(
+        settings: &ServerSettings,
+        cores: usize,
+        mut inherited: Inherited,
+    ) -> io::Result<Self> {
         let wanted = SocketAddr::new(settings.host, settings.port);
-        let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("cannot listen on {wanted}: {error}"))
+        if inherited.own {
+            let same = |found: SocketAddr| {
+                found.ip() == wanted.ip() && (wanted.port() == 0 || found.port() == wanted.port())
+            };
+            let fits = |listener: &std::net::TcpListener| listener.local_addr().is_ok_and(same);
+            inherited.tcp.retain(fits);
+            let path = settings.unix_socket.as_deref();
+            let unix = inherited.unix.take();
+            inherited.unix = unix.filter(|unix| {
+                let bound = unix.local_addr();
+                path.is_some() && bound.is_ok_and(|bound| bound.as_pathname() == path)
+            });
+        }
+        let unix = match (inherited.unix, &settings.unix_socket) {
+            (Some(unix), _) => {
+                unix.set_nonblocking(true)?;
+                Some(unix)
+            }
+            (None, path) => path.as_deref().map(bind_unix).transpose()?,
         };
-        let probe = socket(wanted, false).map_err(named)?;
-        let address = probe
-            .local_addr()?
-            .as_socket()
-            .ok_or_else(|| io::Error::other("the bound socket has no address"))?;
-        drop(probe);
-        let tcp = (0..cores.max(1))
-            .map(|_| {
-                let socket = socket(address, true)?;
-                socket.listen(BACKLOG)?;
-                Ok(socket.into())
-            })
-            .collect::<io::Result<Vec<std::net::TcpListener>>>()
-            .map_err(named)?;
-        let unix = settings.unix_socket.as_deref().map(bind_unix).transpose()?;
+        let (address, tcp) = match inherited.tcp.is_empty() {
+            true => bind(wanted, cores)?,
+            false => spread(inherited.tcp, cores)?,
+        };
         Ok(Self { address, tcp, unix })
     }
+}
+
+/// Sockets for each core.
+type PerCore = Vec<Vec<std::net::TcpListener>>;
+
+/// Gives every socket to a core, and every core a socket.
+fn spread(
+    inherited: Vec<std::net::TcpListener>,
+    cores: usize,
+) -> io::Result<(SocketAddr, PerCore)> {
+    let first = inherited.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let address = first.local_addr()?;
+    let shared = socket2::SockRef::from(first).reuse_port()?;
+    let spare = first.try_clone()?;
+    let mut tcp: PerCore = (0..cores.max(1)).map(|_| Vec::new()).collect();
+    let count = tcp.len();
+    for (i, listener) in inherited.into_iter().enumerate() {
+        listener.set_nonblocking(true)?;
+        if let Some(core) = tcp.get_mut(i % count) {
+            core.push(listener);
+        }
+    }
+    for core in tcp.iter_mut().filter(|core| core.is_empty()) {
+        // All cores may wait at one socket; one each is better.
+        core.push(match shared {
+            true => listening(address)?,
+            false => spare.try_clone()?,
+        });
+    }
+    Ok((address, tcp))
+}
+
+fn listening(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds an address `cores` times. A first socket without `SO_REUSEPORT` finds
+/// out whether another program, or another of our own processes, has the port
+/// already.
+fn bind(wanted: SocketAddr, cores: usize) -> io::Result<(SocketAddr, PerCore)> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("cannot listen on {wanted}: {error}"))
+    };
+    let probe = socket(wanted, false).map_err(named)?;
+    let address = probe
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::other("the bound socket has no address"))?;
+    drop(probe);
+    let tcp = (0..cores.max(1))
+        .map(|_| Ok(vec![listening(address)?]))
+        .collect::<io::Result<_>>()
+        .map_err(named)?;
+    Ok((address, tcp))
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -93,13 +171,14 @@ fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 
 /// Accepts for ever.
 pub(super) async fn accept_tcp(
-    listener: tokio::net::TcpListener,
+    listeners: Vec<tokio::net::TcpListener>,
     core: &Arc<Core>,
     edge: &Arc<Edge>,
     tracker: &Tracker,
 ) {
+    let mut turn = 0;
     loop {
-        match listener.accept().await {
+        match accept_any(&listeners, &mut turn).await {
             Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -115,6 +194,24 @@ pub(super) async fn accept_tcp(
             Err(error) => pause(&error).await,
         }
     }
+}
+
+/// The next connection at any of these sockets, each in its turn.
+async fn accept_any(
+    listeners: &[tokio::net::TcpListener],
+    turn: &mut usize,
+) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| {
+        let (before, from) = listeners.split_at((*turn).min(listeners.len()));
+        for (i, listener) in from.iter().chain(before).enumerate() {
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                *turn = (*turn + i + 1) % listeners.len().max(1);
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Accepts on the Unix socket for ever.

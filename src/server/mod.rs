@@ -12,6 +12,7 @@ pub mod tls;
 
 use std::io as std_io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::app::{App, Core};
 use connection::Edge;
+pub use listen::Inherited;
 use listen::Listeners;
 
 /// How often idle connections to providers are looked through.
@@ -30,8 +32,64 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(crate) enum Phase {
     /// Accepting and serving.
     Serve,
+    /// No longer accepting; connections end with their next answer.
+    Leave,
     /// No longer accepting; what was begun goes on.
     Drain,
+}
+
+/// How long connections that wait for their client are left open while another
+/// process takes over.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The sockets that a server listens on, to be handed to another process.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    tcp: Vec<OwnedFd>,
+    unix: Option<OwnedFd>,
+}
+
+impl Sockets {
+    fn of(listeners: &Listeners) -> std_io::Result<Self> {
+        let all = listeners.tcp.iter().flatten();
+        let tcp = all.map(|listener| Ok(listener.try_clone()?.into()));
+        let unix = listeners.unix.as_ref();
+        Ok(Self {
+            tcp: tcp.collect::<std_io::Result<_>>()?,
+            unix: unix
+                .map(|unix| unix.try_clone().map(OwnedFd::from))
+                .transpose()?,
+        })
+    }
+
+    /// The same sockets once more.
+    ///
+    /// # Errors
+    ///
+    /// There are too many open files.
+    pub fn again(&self) -> std_io::Result<Self> {
+        Ok(Self {
+            tcp: self
+                .tcp
+                .iter()
+                .map(OwnedFd::try_clone)
+                .collect::<std_io::Result<_>>()?,
+            unix: self.unix.as_ref().map(OwnedFd::try_clone).transpose()?,
+        })
+    }
+
+    /// All of them again: TCP first.
+    ///
+    /// # Errors
+    ///
+    /// There are too many open files.
+    pub fn copies(&self) -> std_io::Result<Vec<OwnedFd>> {
+        self.tcp
+            .iter()
+            .chain(&self.unix)
+            .map(OwnedFd::try_clone)
+            .collect()
+    }
 }
 
 /// A running server: its threads and its off switch.
@@ -41,6 +99,7 @@ pub struct Server {
     phase: watch::Sender<Phase>,
     end: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    sockets: Sockets,
     certificate: Option<Arc<tls::Certificate>>,
 }
 
@@ -52,6 +111,15 @@ impl Server {
     /// When the address is taken or the certificate can't be used; the message
     /// names it.
     pub fn start(app: &Arc<App>, cores: usize) -> std_io::Result<Self> {
+        Self::inheriting(app, cores, Inherited::default())
+    }
+
+    /// As [`Server::start`], with sockets that listen already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub fn inheriting(app: &Arc<App>, cores: usize, inherited: Inherited) -> std_io::Result<Self> {
         let settings = app.live.load().server.clone();
         let (tls, certificate) = match &settings.tls {
             Some(files) => {
@@ -60,7 +128,8 @@ impl Server {
             }
             None => (None, None),
         };
-        let mut listeners = Listeners::bind(&settings, cores)?;
+        let mut listeners = Listeners::new(&settings, cores, inherited)?;
+        let sockets = Sockets::of(&listeners)?;
         let address = listeners.address;
         let (phase, _) = watch::channel(Phase::Serve);
         let (end, _) = watch::channel(false);
@@ -86,6 +155,7 @@ impl Server {
             phase,
             end,
             threads,
+            sockets,
             certificate,
         })
     }
@@ -102,6 +172,29 @@ impl Server {
         self.certificate.as_ref()
     }
 
+    /// The sockets, to be handed on.
+    #[must_use]
+    pub const fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// As [`Server::drain`], for when another process accepts at the same
+    /// sockets: connections end with their next answer, so that no request meets
+    /// a closed one. Those that ask nothing more are left open for a while.
+    #[must_use]
+    pub fn leave(self, deadline: Duration) -> bool {
+        self.phase.send_replace(Phase::Leave);
+        let until = Instant::now() + GRACE.min(deadline);
+        while self.is_running() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.drain(deadline.saturating_sub(GRACE))
+    }
+
+    fn is_running(&self) -> bool {
+        self.threads.iter().any(|thread| !thread.is_finished())
+    }
+
     /// Stops accepting, lets what was begun go on for at most `deadline`, then
     /// ends the rest. Blocks until every thread is gone. True when nothing had
     /// to be cut.
@@ -109,11 +202,10 @@ impl Server {
     pub fn drain(self, deadline: Duration) -> bool {
         self.phase.send_replace(Phase::Drain);
         let until = Instant::now() + deadline;
-        let running = |threads: &[JoinHandle<()>]| threads.iter().any(|t| !t.is_finished());
-        while running(&self.threads) && Instant::now() < until {
+        while self.is_running() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let clean = !running(&self.threads);
+        let clean = !self.is_running();
         self.end.send_replace(true);
         for thread in self.threads {
             if thread.join().is_err() {
@@ -133,7 +225,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(self, tcp: std::net::TcpListener, unix: Option<std::os::unix::net::UnixListener>) {
+    fn run(self, tcp: Vec<std::net::TcpListener>, unix: Option<std::os::unix::net::UnixListener>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(16)
@@ -155,11 +247,12 @@ impl Worker {
 
     async fn serve(
         mut self,
-        tcp: std::net::TcpListener,
+        tcp: Vec<std::net::TcpListener>,
         unix: Option<std::os::unix::net::UnixListener>,
     ) -> std_io::Result<()> {
         let tracker = connection::Tracker::default();
-        let tcp = tokio::net::TcpListener::from_std(tcp)?;
+        let tcp = tcp.into_iter().map(tokio::net::TcpListener::from_std);
+        let tcp = tcp.collect::<std_io::Result<_>>()?;
         let unix = unix.map(tokio::net::UnixListener::from_std).transpose()?;
         let mut phase = self.phase.clone();
         let sweep = sweep(Arc::clone(&self.core));
@@ -167,7 +260,14 @@ impl Worker {
             () = listen::accept_tcp(tcp, &self.core, &self.edge, &tracker) => {}
             () = accept_unix(unix, &self.core, &self.edge, &tracker) => {}
             () = sweep => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Drain) => {}
+            _ = phase.wait_for(|phase| *phase != Phase::Serve) => {}
+        }
+        if *phase.borrow() == Phase::Leave {
+            tracker.leave();
+            tokio::select! {
+                () = tracker.emptied() => return Ok(()),
+                _ = phase.wait_for(|phase| *phase == Phase::Drain) => {}
+            }
         }
         tracker.drain();
         self.core.drain();
