@@ -16,8 +16,10 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
+use bytes::BytesMut;
+
 use self::gemini::Dialect;
-use super::json::{Raw, Tape};
+use super::json::{Object, Raw, Str, Tape};
 
 /// For Gemini's JSON Schema mode (`parametersJsonSchema`, `responseJsonSchema`).
 #[must_use]
@@ -66,6 +68,28 @@ pub fn object_root(schema: &Raw<'_>) -> (Raw<'static>, bool) {
         root::Object::Typed(node) => (node.raw(), false),
         root::Object::Wrapped(node) => (node.raw(), true),
     })
+}
+
+/// The schema with a description at its root; `None` where it has one already, or
+/// where there is none to give.
+#[must_use]
+pub fn described(schema: &Raw<'_>, description: Option<&Str<'_>>) -> Option<Raw<'static>> {
+    let description = description.filter(|text| !text.is_blank())?;
+    let mut tape = Tape::new();
+    let root = tape.parse(schema.as_str()).ok()?;
+    if !root.is_object() || root.some("description").is_some() {
+        return None;
+    }
+    let mut out = BytesMut::with_capacity(schema.as_str().len() + description.len() + 32);
+    {
+        let mut object = Object::open(&mut out);
+        for (name, value) in root.members().filter(|(name, _)| !name.is("description")) {
+            let out = object.foreign_key(&name);
+            out.extend_from_slice(value.raw().as_str().as_bytes());
+        }
+        object.str("description", description);
+    }
+    Raw::parse(String::from_utf8(out.to_vec()).ok()?).ok()
 }
 
 /// Deeper than this a schema is cut off.

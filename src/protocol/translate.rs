@@ -10,7 +10,7 @@ use super::filter::Fixups;
 use super::ir::{Delta, Invalid, Request, Response};
 use super::json::Value;
 use super::notes::Notes;
-use super::{Protocol, chat, gemini, messages, responses, unread};
+use super::{Protocol, chat, gemini, lost, messages, responses, unread};
 
 /// What a request is encoded for.
 #[derive(Clone, Copy, Debug)]
@@ -99,14 +99,15 @@ pub fn decode_request<'a>(
     body: Value<'a>,
     notes: &mut Notes,
 ) -> Result<Request<'a>, Invalid> {
-    unread::note(protocol, body, notes);
-    match protocol {
+    let request = match protocol {
         Protocol::Responses => responses::request::decode(body, notes),
         Protocol::Messages => messages::request::decode(body, notes),
         Protocol::Gemini => gemini::request::decode(body, notes),
         Protocol::Completions => chat::completions::decode(body, notes),
         _ => chat::request::decode(body, notes),
-    }
+    }?;
+    unread::note(protocol, body, notes);
+    Ok(request)
 }
 
 /// Reads a request whose tokens are only to be counted: a limit of output, which
@@ -137,12 +138,14 @@ pub fn encode_request(
     target: &Target<'_>,
     notes: &mut Notes,
 ) -> Result<Encoded, Invalid> {
-    match target.protocol {
+    let encoded = match target.protocol {
         Protocol::Responses => responses::request::encode(request, target, notes),
         Protocol::Messages => messages::request::encode(request, target, notes),
         Protocol::Gemini => gemini::request::encode(request, target, notes),
         _ => chat::request::encode(request, target, notes),
-    }
+    }?;
+    lost::note(request, target, notes);
+    Ok(encoded)
 }
 
 /// Reads a provider's whole answer.

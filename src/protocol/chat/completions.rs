@@ -19,7 +19,7 @@ use crate::protocol::notes::{Action, Notes};
 use crate::protocol::translate::Reply;
 use crate::protocol::usage::Tokens;
 
-use super::request::{Fields, include_usage, note_unknown, sampling};
+use super::request::{Fields, include_usage, sampling};
 use super::response::{head, tier};
 use super::{error, finish, usage};
 
@@ -27,30 +27,6 @@ use super::{error, finish, usage};
 const OUTPUT: u64 = 16;
 /// The most answers of one request.
 const CHOICES: usize = 1024;
-
-/// Fields that are read.
-const KNOWN: [&str; 20] = [
-    "model",
-    "prompt",
-    "suffix",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "n",
-    "stream",
-    "stream_options",
-    "logprobs",
-    "echo",
-    "stop",
-    "presence_penalty",
-    "frequency_penalty",
-    "best_of",
-    "logit_bias",
-    "user",
-    "seed",
-    "metadata",
-];
 
 /// Reads a client's request.
 ///
@@ -60,7 +36,6 @@ const KNOWN: [&str; 20] = [
 /// repeated, several prompts answered, or a prompt of token numbers.
 pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Invalid> {
     let body = Fields::of_body(body)?;
-    note_unknown(&body, &KNOWN, &[], notes);
     if body.flag("echo")? == Some(true) {
         let message = "'echo' can't be granted by a provider of chat";
         return Err(Invalid::unsupported(

@@ -33,6 +33,10 @@ pub(super) enum From {
 /// Reads a message's reasoning.
 pub(super) fn read<'a>(message: Value<'a>, from: From) -> Reasoned<'a> {
     let mut found = Reasoned::default();
+    for name in ["reasoning", "thinking_blocks"] {
+        // Said a second time, if there is one of those before them.
+        message.skip(name);
+    }
     let string = ["reasoning_content", "reasoning"];
     let mut strings = string.iter().filter_map(|name| text(message, name));
     let content = strings.next();
@@ -347,7 +351,7 @@ pub(super) fn write(entry: &Entry<'_>, reply: &Reply, object: &mut Object<'_>) {
         object.str("summary", summary);
     }
     if let Some(opaque) = entry.opaque {
-        object.str(slot, &shown(opaque, reply, &[]));
+        object.str(slot, &shown(opaque, reply));
         object.text("format", format_of(opaque.kind));
     }
     if let Some(call) = entry.call {
@@ -361,7 +365,7 @@ pub(super) fn write(entry: &Entry<'_>, reply: &Reply, object: &mut Object<'_>) {
 }
 
 /// A blob as the client is to see it, marked with who made it.
-pub(super) fn shown(opaque: &Opaque<'_>, reply: &Reply, native: &[OpaqueKind]) -> Str<'static> {
+pub(super) fn shown(opaque: &Opaque<'_>, reply: &Reply) -> Str<'static> {
     let marked = Opaque {
         kind: opaque.kind,
         data: opaque.data.borrowed(),
@@ -374,12 +378,14 @@ pub(super) fn shown(opaque: &Opaque<'_>, reply: &Reply, native: &[OpaqueKind]) -
             None => Str::new(&reply.account),
         }),
     };
-    envelope::outward(&marked, native, None).into_owned()
+    envelope::outward(&marked, &[], None).into_owned()
 }
 
-/// Writes a call's signature, in Google's own slot for it.
+/// Writes a call's signature, in Google's own slot for it. It too is in an envelope:
+/// most who speak chat refuse the slot, and by the envelope it is found in a history
+/// that goes on there.
 pub(super) fn write_signature(opaque: &Opaque<'_>, reply: &Reply, entry: &mut Object<'_>) {
-    let data = shown(opaque, reply, &[OpaqueKind::GeminiSignature]);
+    let data = shown(opaque, reply);
     let mut extra = entry.object("extra_content");
     extra.object("google").str("thought_signature", &data);
 }

@@ -26,7 +26,7 @@ pub(super) fn read(word: &str, calls: bool, refused: bool) -> Finish {
 /// The word for a client. `legacy` is for those that know `functions` only.
 pub(super) const fn word(finish: &Finish, calls: bool, legacy: bool) -> &'static str {
     match finish {
-        Finish::Length | Finish::ContextFull => "length",
+        Finish::Length | Finish::ContextFull | Finish::Continuation(_) => "length",
         Finish::ContentFilter { .. } => "content_filter",
         Finish::ToolUse | Finish::Stop | Finish::Other(_) if calls => {
             if legacy {

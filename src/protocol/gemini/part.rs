@@ -35,6 +35,8 @@ pub(super) struct Fields<'a> {
     pub(super) clip: bool,
     /// How closely to look at a picture.
     pub(super) resolution: bool,
+    /// The client's own words about it.
+    pub(super) metadata: Option<Value<'a>>,
     /// A member that is not known, or not what it should be.
     pub(super) unknown: Option<Str<'a>>,
 }
@@ -79,9 +81,15 @@ pub(super) fn read(part: Value<'_>) -> Fields<'_> {
             "codeExecutionResult" => fields.outcome = Some(value),
             "toolCall" => fields.tool_call = Some(value),
             "toolResponse" => fields.tool_response = Some(value),
-            "videoMetadata" => fields.clip = true,
-            "mediaResolution" => fields.resolution = true,
-            "partMetadata" => {}
+            "videoMetadata" => {
+                value.whole();
+                fields.clip = true;
+            }
+            "mediaResolution" => {
+                value.whole();
+                fields.resolution = true;
+            }
+            "partMetadata" => fields.metadata = Some(value.whole()),
             _ => fields.unknown = Some(name),
         }
     }

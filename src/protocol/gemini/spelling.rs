@@ -33,9 +33,8 @@ fn joined(name: &str) -> String {
 /// The member of that name (in camel case), the last one if it stands there
 /// twice; `null` is as good as absent.
 pub(crate) fn find<'a>(object: Value<'a>, name: &str) -> Option<Value<'a>> {
-    let named = object.members().filter(|(found, _)| camel(found) == name);
-    let (_, value) = named.last()?;
-    (!value.is_null()).then_some(value)
+    let found = object.named(|found| camel(found) == name)?;
+    (!found.is_null()).then_some(found)
 }
 
 /// The string of that name, if it is one with anything in it.

@@ -4,6 +4,12 @@
 //! tape, as cheap to pass around as a reference; its text is a slice of the
 //! document. The list is reused from document to document, so that an event of a
 //! stream costs no allocation.
+//!
+//! The tape remembers what was asked for, so that afterwards it can tell what
+//! nobody looked at: see [`Value::unasked`].
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::text::{self, Raw, Str};
 use super::walk::{Fault, Kind, Visit, walk};
@@ -13,7 +19,7 @@ use super::walk::{Fault, Kind, Visit, walk};
 const MOST: usize = 1 << 22;
 
 /// One value, or the name of a member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Node {
     start: u32,
     end: u32,
@@ -22,6 +28,18 @@ struct Node {
     kind: Kind,
     /// A string in which half a surrogate pair stands alone.
     odd: bool,
+    /// A member's name: somebody asked for it. A value: somebody took it whole.
+    seen: AtomicBool,
+}
+
+impl Node {
+    fn see(&self) {
+        self.seen.store(true, Ordering::Relaxed);
+    }
+
+    fn is_seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
 }
 
 /// A reusable list of nodes. See the module's text.
@@ -110,6 +128,7 @@ impl Visitor<'_, '_> {
             next: small(index + 1),
             kind,
             odd: false,
+            seen: AtomicBool::new(false),
         });
         self.tape.nodes.last_mut().ok_or(Fault {
             at: start,
@@ -171,17 +190,21 @@ impl std::fmt::Debug for Value<'_> {
 }
 
 impl<'t> Value<'t> {
-    fn node(&self) -> Option<Node> {
-        self.nodes.get(self.at).copied()
+    fn node(&self) -> Option<&'t Node> {
+        self.nodes.get(self.at)
     }
 
     fn kind(&self) -> Kind {
         self.node().map_or(Kind::Null, |node| node.kind)
     }
 
-    /// The value's text as it was written, inner white space included.
+    /// The value's text as it was written, inner white space included. Whoever
+    /// takes it has asked for all that is in it.
     #[must_use]
     pub fn raw(&self) -> Raw<'t> {
+        if let Some(node) = self.node() {
+            node.see();
+        }
         let text = self.text.get(self.span()).unwrap_or("null");
         Raw::of_checked(text)
     }
@@ -282,7 +305,7 @@ impl<'t> Value<'t> {
     }
 
     /// The members of the object that it is; none of anything else. A name that
-    /// stands twice comes twice.
+    /// stands twice comes twice. Whoever goes through them has asked for each.
     #[must_use]
     pub fn members(&self) -> Members<'t> {
         Members(self.inside(Kind::Object))
@@ -305,8 +328,130 @@ impl<'t> Value<'t> {
     /// nearly all parsers have it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Self> {
-        let named = self.members().filter(|(found, _)| found.is(name));
-        named.last().map(|(_, value)| value)
+        let mut inside = self.inside(Kind::Object);
+        let mut last = None;
+        while let (Some(key), Some(value)) = (inside.step(), inside.step()) {
+            if key.is(name) {
+                key.see();
+                last = Some(value);
+            }
+        }
+        last
+    }
+
+    /// Whether it is the string that means this. Names are compared more often than
+    /// anything else is done: as bytes, where nothing is escaped.
+    fn is(&self, text: &str) -> bool {
+        match self.node() {
+            Some(node) if node.kind == Kind::Plain => {
+                let inner = node.start as usize + 1..(node.end as usize).saturating_sub(1);
+                inner.len() == text.len()
+                    && self.text.as_bytes().get(inner) == Some(text.as_bytes())
+            }
+            _ => self.as_str().is_some_and(|found| found.is(text)),
+        }
+    }
+
+    /// The member whose name is meant; the last one, if there are several.
+    pub fn named(&self, is_meant: impl Fn(&Str<'t>) -> bool) -> Option<Self> {
+        let mut inside = self.inside(Kind::Object);
+        let mut last = None;
+        while let (Some(name), Some(value)) = (inside.step(), inside.step()) {
+            if name.as_str().is_some_and(|name| is_meant(&name)) {
+                name.see();
+                last = Some(value);
+            }
+        }
+        last
+    }
+
+    fn see(&self) {
+        if let Some(node) = self.node() {
+            node.see();
+        }
+    }
+
+    /// Tells of every member that nobody has asked for, unless it is `null`: where
+    /// its object lies, without numbers (`messages[].content[]`), and its name.
+    /// Nothing is told of what is within such a member, nor within what was taken
+    /// as a whole. Names are written as `spelled` has them.
+    pub fn unasked(
+        &self,
+        spelled: for<'a> fn(&'a Str<'_>) -> Cow<'a, str>,
+        tell: &mut dyn FnMut(&str, &str),
+    ) {
+        let mut way = Vec::new();
+        self.search(&mut way, &mut |way, name| {
+            let mut place = String::new();
+            for step in way {
+                match step {
+                    Some(name) => {
+                        if !place.is_empty() {
+                            place.push('.');
+                        }
+                        place.push_str(&spelled(name));
+                    }
+                    None => place.push_str("[]"),
+                }
+            }
+            tell(&place, &spelled(name));
+        });
+    }
+
+    /// `way` are the names that lead here, `None` for an array's element. Documents
+    /// are nested 512 deep at most.
+    fn search(
+        &self,
+        way: &mut Vec<Option<Str<'t>>>,
+        tell: &mut dyn FnMut(&[Option<Str<'t>>], &Str<'t>),
+    ) {
+        let Some(node) = self.node().filter(|node| !node.is_seen()) else {
+            return;
+        };
+        let mut inside = self.inside(node.kind);
+        if node.kind == Kind::Array {
+            way.push(None);
+            while let Some(item) = inside.step() {
+                if item.is_container() {
+                    item.search(way, tell);
+                }
+            }
+            way.pop();
+        } else if node.kind == Kind::Object {
+            while let (Some(key), Some(value)) = (inside.step(), inside.step()) {
+                let asked = key.node().is_some_and(Node::is_seen);
+                if value.is_null() || asked && !value.is_container() {
+                    continue;
+                }
+                let Some(name) = key.as_str() else {
+                    continue;
+                };
+                if !asked {
+                    tell(way, &name);
+                    continue;
+                }
+                way.push(Some(name));
+                value.search(way, tell);
+                way.pop();
+            }
+        }
+    }
+
+    fn is_container(&self) -> bool {
+        matches!(self.kind(), Kind::Array | Kind::Object)
+    }
+
+    /// All that is in it is known, and needs no asking. Gives the value back.
+    pub fn whole(self) -> Self {
+        self.see();
+        self
+    }
+
+    /// The member of that name is known, and needs no asking.
+    pub fn skip(&self, name: &str) {
+        if let Some(value) = self.get(name) {
+            value.see();
+        }
     }
 
     /// As [`Value::get`], `null` being as good as absent.
@@ -381,8 +526,9 @@ impl<'t> Iterator for Members<'t> {
     type Item = (Str<'t>, Value<'t>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let name = self.0.step()?.as_str()?;
-        Some((name, self.0.step()?))
+        let key = self.0.step()?;
+        key.see();
+        Some((key.as_str()?, self.0.step()?))
     }
 }
 

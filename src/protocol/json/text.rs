@@ -1,7 +1,12 @@
 //! JSON text that travels as it is: strings with their escapes, and whole values.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
+
+use super::finder::finder;
 use super::walk::Fault;
 
 /// A string out of a document, or one made here.
@@ -61,10 +66,7 @@ impl<'a> Str<'a> {
     #[must_use]
     pub fn is(&self, text: &str) -> bool {
         match &self.0 {
-            Form::Inner(inner) if memchr::memchr(b'\\', inner.as_bytes()).is_none() => {
-                inner == text
-            }
-            Form::Inner(inner) => unescape(inner) == text,
+            Form::Inner(inner) => is_inner_of(inner, text),
             Form::Plain(own) => own == text,
         }
     }
@@ -299,6 +301,20 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
     bytes.len()
 }
 
+/// Whether that inner text means this. Escapes are longer than what they mean.
+fn is_inner_of(inner: &str, text: &str) -> bool {
+    let escaped = || memchr::memchr(b'\\', inner.as_bytes()).is_some();
+    match inner.len().cmp(&text.len()) {
+        Ordering::Less => false,
+        Ordering::Equal => inner == text && !escaped(),
+        Ordering::Greater => {
+            let first = inner.as_bytes().first();
+            let may = first == Some(&b'\\') || first == text.as_bytes().first();
+            may && escaped() && unescape(inner) == text
+        }
+    }
+}
+
 /// Checks what stands between quotation marks; true when half a surrogate pair
 /// stands alone in it.
 pub(super) fn check(inner: &[u8], escaped: bool) -> Result<bool, Fault> {
@@ -345,9 +361,10 @@ fn escapes(inner: &[u8]) -> Result<bool, Fault> {
 }
 
 fn hex(digits: Option<&[u8]>) -> Option<u16> {
-    let digits = std::str::from_utf8(digits?).ok()?;
-    let all = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    all.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+    digits?.iter().try_fold(0u16, |unit, digit| {
+        let value = char::from(*digit).to_digit(16)?;
+        Some(unit << 4 | u16::try_from(value).ok()?)
+    })
 }
 
 /// The same document with U+FFFD in place of every half of a surrogate pair that
@@ -355,6 +372,13 @@ fn hex(digits: Option<&[u8]>) -> Option<u16> {
 /// parsers refuse it.
 #[must_use]
 pub fn mended(document: &str) -> Cow<'_, str> {
+    // Surrogates are those that begin with D; most documents have none.
+    static SURROGATES: LazyLock<[Finder<'static>; 2]> =
+        LazyLock::new(|| [finder("\\ud"), finder("\\uD")]);
+    let any = |found: &Finder<'_>| found.find(document.as_bytes()).is_some();
+    if !SURROGATES.iter().any(any) {
+        return Cow::Borrowed(document);
+    }
     let mut out = String::new();
     let mut kept = 0;
     let mut at = 0;

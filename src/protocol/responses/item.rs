@@ -90,7 +90,9 @@ pub(super) fn annotation(value: Value<'_>) -> Option<Annotation<'_>> {
         url: filled(value, "url")?,
         title: filled(value, "title"),
         cited: None,
-        span: place("start_index").zip(place("end_index")),
+        span: place("start_index")
+            .zip(place("end_index"))
+            .filter(|(from, to)| from <= to),
     })
 }
 

@@ -15,62 +15,6 @@ use crate::protocol::notes::{Action, Notes};
 
 use super::Fields;
 
-/// Fields that are read, whatever they come to.
-const KNOWN: [&str; 42] = [
-    "model",
-    "messages",
-    "stream",
-    "stream_options",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-    "stop",
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "logit_bias",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "functions",
-    "function_call",
-    "reasoning_effort",
-    "reasoning",
-    "include_reasoning",
-    "thinking",
-    "extra_body",
-    "google",
-    "response_format",
-    "verbosity",
-    "modalities",
-    "web_search_options",
-    "plugins",
-    "max_tool_calls",
-    "service_tier",
-    "user",
-    "safety_identifier",
-    "metadata",
-    "prompt_cache_key",
-    "cache_control",
-    "store",
-    "image_config",
-];
-
-/// Fields that are hints without effect on what is said.
-const HINTS: [&str; 6] = [
-    "audio",
-    "prediction",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "provider",
-    "usage",
-];
-
 /// Reads a client's request.
 ///
 /// # Errors
@@ -78,7 +22,6 @@ const HINTS: [&str; 6] = [
 /// Where the request is wrong, naming the field.
 pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Invalid> {
     let body = Fields::of_body(body)?;
-    note_unknown(&body, &KNOWN, &HINTS, notes);
     if body.flag("store")? == Some(true) {
         // The gateway keeps no completions, and asks no provider to.
         notes.info(Action::Dropped, "store");
@@ -119,34 +62,19 @@ pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Inv
     })
 }
 
-/// Notes every field that is in neither list, and the hints as what they are.
-pub(crate) fn note_unknown(
-    body: &Fields<'_>,
-    known: &[&str],
-    hints: &[&'static str],
-    notes: &mut Notes,
-) {
-    for (name, value) in body.value.members() {
-        let name = name.plain();
-        if known.contains(&name.as_ref()) || value.is_null() {
-            continue;
-        }
-        match hints.iter().find(|hint| **hint == name) {
-            Some(hint) => notes.info(Action::Dropped, *hint),
-            None => notes.warn(Action::Dropped, name.into_owned()),
-        }
-    }
-}
-
 /// Whether a stream is to end with its usage. Without a stream, options of a
 /// stream are ignored.
 pub(crate) fn include_usage(body: &Fields<'_>, stream: bool) -> Result<bool, Invalid> {
     if !stream {
+        body.value.skip("stream_options");
         return Ok(false);
     }
-    let options = body.object("stream_options")?;
-    let wanted = options.map(|options| options.flag("include_usage"));
-    Ok(wanted.transpose()?.flatten().unwrap_or_default())
+    let Some(options) = body.object("stream_options")? else {
+        return Ok(false);
+    };
+    // None is made here, whatever is asked.
+    options.flag("include_obfuscation")?;
+    Ok(options.flag("include_usage")?.unwrap_or_default())
 }
 
 fn sampling_of_chat<'a>(body: &Fields<'a>) -> Result<Sampling<'a>, Invalid> {
@@ -256,7 +184,8 @@ fn cache<'a>(body: &Fields<'a>) -> Result<Cache<'a>, Invalid> {
 /// it through chat.
 fn mark(part: &Fields<'_>) -> Option<Lifetime> {
     let mark = part.some("prompt_cache_breakpoint");
-    mark.or_else(|| part.some("cache_control")).map(lifetime)
+    mark.or_else(|| part.some("cache_control"))
+        .map(|mark| lifetime(mark.whole()))
 }
 
 fn lifetime(mark: Value<'_>) -> Lifetime {

@@ -8,7 +8,7 @@ mod fields;
 mod tests;
 
 pub use self::decode::decode;
-pub(crate) use self::decode::{include_usage, note_unknown, sampling};
+pub(crate) use self::decode::{include_usage, sampling};
 pub(crate) use self::decode::{medium_of_image, signature, thinking_text};
 pub use self::encode::encode;
 pub(crate) use self::encode::{arguments, data_url};

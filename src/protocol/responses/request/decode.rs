@@ -114,7 +114,7 @@ fn field<'a>(
 
 /// Fields that the intermediate representation has no place for.
 fn elsewhere(name: &str, value: Value<'_>, notes: &mut Notes) -> Result<(), Invalid> {
-    let asked = value.as_bool() != Some(false) && !value.is_empty();
+    let asked = value.whole().as_bool() != Some(false) && !value.is_empty();
     match name {
         "previous_response_id" => {
             let id = string(value, "previous_response_id")?;
@@ -248,7 +248,10 @@ fn text<'a>(
         match name.plain().as_ref() {
             "format" => request.format = format(value, &format!("{path}.format"))?,
             "verbosity" => request.verbosity = Some(string(value, &format!("{path}.verbosity"))?),
-            other => notes.warn(Action::Dropped, format!("{path}.{other}")),
+            other => {
+                value.whole();
+                notes.warn(Action::Dropped, format!("{path}.{other}"));
+            }
         }
     }
     Ok(())

@@ -84,7 +84,7 @@ impl<'a> Reader<'_, 'a> {
             "web_search_call" | "code_interpreter_call" | "file_search_call" => {
                 self.spoken(item::hosted(item, &kind).map(Part::Hosted));
             }
-            "image_generation_call" => self.picture(item),
+            "image_generation_call" => self.picture(item.whole()),
             "configuration_update" => {
                 let path = self.path();
                 update(self.request, item, &path, self.notes)?;
@@ -97,6 +97,8 @@ impl<'a> Reader<'_, 'a> {
     /// Items that mean something to OpenAI only. To lose one in silence would be to
     /// change the conversation.
     fn foreign(&mut self, kind: &str, item: Value<'a>) -> Result<(), Invalid> {
+        // What is lost with it is told, or it is refused.
+        item.whole();
         match kind {
             "compaction" => self.compaction(item),
             "mcp_call" => {
@@ -512,7 +514,7 @@ fn sound<'a>(value: Value<'a>) -> Option<Source<'a>> {
 
 /// A cache mark.
 fn mark(value: Value<'_>) -> Option<Lifetime> {
-    let mark = value.some("prompt_cache_breakpoint")?;
+    let mark = value.some("prompt_cache_breakpoint")?.whole();
     let long = string(mark, "ttl").is_some_and(|ttl| ttl.is("12h"));
     Some(if long {
         Lifetime::Long

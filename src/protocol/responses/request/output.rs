@@ -493,6 +493,9 @@ fn document(
         }
         Source::Url { url, .. } => {
             part.text("type", "input_file").str("file_url", url);
+            if let Some(name) = &media.name {
+                part.str("filename", name);
+            }
         }
         Source::File { .. } => {}
     }

@@ -46,7 +46,7 @@ fn decode_one<'a>(
         "custom" => tools.push(custom(tool, &path)?),
         "namespace" => namespace(tool, &path, tools, notes)?,
         word => {
-            let kind_of = hosted(word, tool);
+            let kind_of = hosted(word, tool, &path, notes);
             tools.push(Tool::Hosted(HostedTool {
                 kind: kind_of,
                 name: kind.clone(),
@@ -125,7 +125,7 @@ fn namespace<'a>(
 /// What a tool that is not the client's own is. Whatever acts on a machine is
 /// bound to its protocol; what is unknown is thought to be harmless to go
 /// without.
-fn hosted<'a>(word: &str, tool: Value<'a>) -> HostedToolKind<'a> {
+fn hosted<'a>(word: &str, tool: Value<'a>, path: &str, notes: &mut Notes) -> HostedToolKind<'a> {
     const BOUND: [&str; 8] = [
         "computer",
         "browser",
@@ -137,10 +137,29 @@ fn hosted<'a>(word: &str, tool: Value<'a>) -> HostedToolKind<'a> {
         "text_editor",
     ];
     match word {
-        "code_interpreter" => HostedToolKind::Code,
+        "code_interpreter" => {
+            container(tool, path, notes);
+            HostedToolKind::Code
+        }
         _ if word.starts_with("web_search") => HostedToolKind::WebSearch(web_search(tool)),
-        _ if BOUND.iter().any(|bound| word.starts_with(bound)) => HostedToolKind::Bound,
-        _ => HostedToolKind::Droppable,
+        // With the tool goes all that is said of it.
+        _ if BOUND.iter().any(|bound| word.starts_with(bound)) => {
+            tool.whole();
+            HostedToolKind::Bound
+        }
+        _ => {
+            tool.whole();
+            HostedToolKind::Droppable
+        }
+    }
+}
+
+/// Where code is to run: elsewhere there is but a fresh place for each answer.
+fn container(tool: Value<'_>, path: &str, notes: &mut Notes) {
+    let container = tool.some("container");
+    let fresh = container.is_none_or(|it| it.some("type").is_some());
+    if !fresh {
+        notes.warn(Action::Dropped, format!("{path}.container"));
     }
 }
 

@@ -440,7 +440,9 @@ impl Encoder {
     /// Why the answer is not whole.
     const fn incomplete(&self) -> Option<&'static str> {
         match &self.finish {
-            Some(Finish::Length | Finish::ContextFull) => Some("max_output_tokens"),
+            Some(Finish::Length | Finish::ContextFull | Finish::Continuation(_)) => {
+                Some("max_output_tokens")
+            }
             Some(Finish::ContentFilter { .. }) => Some("content_filter"),
             _ => None,
         }

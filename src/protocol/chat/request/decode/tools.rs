@@ -65,10 +65,15 @@ fn hosted<'a>(kind: &str, entry: &Fields<'a>) -> Result<HostedToolKind<'a>, Inva
         kind if kind.starts_with("web_search") => HostedToolKind::WebSearch(web_search(entry)?),
         kind if kind.starts_with("web_fetch") || kind == "url_context" => HostedToolKind::WebFetch,
         kind if kind.starts_with("code_") => HostedToolKind::Code,
+        // With the tool goes all that is said of it.
         "file_search" | "image_generation" | "tool_search" | "datetime" => {
+            entry.value.whole();
             HostedToolKind::Droppable
         }
-        _ => HostedToolKind::Bound,
+        _ => {
+            entry.value.whole();
+            HostedToolKind::Bound
+        }
     })
 }
 

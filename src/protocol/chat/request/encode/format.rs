@@ -39,7 +39,10 @@ pub(super) fn plan(scope: &mut Scope<'_, '_>) -> Shape {
             }
         }
         Format::Schema {
-            schema, bare_enum, ..
+            schema,
+            description,
+            bare_enum,
+            ..
         } => {
             scope.fixups.bare_enum = *bare_enum;
             if scope.target.capabilities.structured {
@@ -50,6 +53,8 @@ pub(super) fn plan(scope: &mut Scope<'_, '_>) -> Shape {
                 .notes
                 .warn_at(Action::Emulated, "response_format", path);
             scope.fixups.fenced = true;
+            let described = schema::described(schema, description.as_ref());
+            let schema = described.as_ref().unwrap_or(schema);
             Shape {
                 native: false,
                 instruction: Some(format!(
@@ -96,7 +101,8 @@ pub(super) fn write(scope: &mut Scope<'_, '_>, shape: &Shape, body: &mut Object<
             ..
         } if shape.native => {
             let path = scope.path(Field::Format);
-            let strict = strictness(scope, *strict, schema::is_strict(schema), path);
+            let able = *strict == Some(true) && schema::is_strict(schema);
+            let strict = strictness(scope, *strict, able, path);
             let mut format = body.object("response_format");
             format.text("type", "json_schema");
             let mut inner = format.object("json_schema");

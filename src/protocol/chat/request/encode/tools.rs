@@ -195,8 +195,9 @@ fn function(scope: &mut Scope<'_, '_>, one: &Function<'_>, tools: &mut Array<'_>
         scope.drop_hint(Field::CacheMark);
     }
     let name = scope.tool_name(&one.name, one.namespace.as_ref());
-    let able = one.schema.as_ref().is_some_and(schema::is_strict);
     let path = scope.path(Field::Tools);
+    // Looking costs more than all else that is done to a tool.
+    let able = one.strict == Some(true) && one.schema.as_ref().is_some_and(schema::is_strict);
     let strict = match one.strict {
         Some(true) if !scope.target.capabilities.strict_tools && !scope.is_openai() => {
             let what = format!("{path}.strict");

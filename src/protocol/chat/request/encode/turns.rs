@@ -9,8 +9,8 @@ use crate::protocol::chat::details::format_of;
 use crate::protocol::chat::hosted;
 use crate::protocol::fit;
 use crate::protocol::ir::{
-    Arguments, Call, Invalid, Lifetime, Media, MediaKind, Opaque, OpaqueKind, Part, Role, Thought,
-    Tool, ToolResult,
+    Arguments, Call, Hosted, Invalid, Lifetime, Media, MediaKind, Opaque, OpaqueKind, Part, Role,
+    Thought, Tool, ToolResult,
 };
 use crate::protocol::json::{Array, Object, Str};
 use crate::protocol::notes::{Action, Field};
@@ -185,8 +185,18 @@ impl Writer<'_, '_, '_> {
                     pieces.push(Piece::Text(text.text.borrowed(), mark));
                 }
                 Part::Refusal(text) => pieces.push(Piece::Text(text.borrowed(), None)),
-                Part::Media(medium) => pieces.push(self.medium(medium)?),
-                Part::Result(_) | Part::Call(_) | Part::Reasoning(_) | Part::Hosted(_) => {}
+                Part::Media(medium) => {
+                    pieces.extend(context(medium).map(|text| Piece::Text(text, None)));
+                    pieces.push(self.medium(medium)?);
+                }
+                Part::Hosted(hosted) => {
+                    let told = self.hosted(hosted).map(Str::from);
+                    pieces.extend(told.map(|text| Piece::Text(text, None)));
+                }
+                Part::Reasoning(_) => {
+                    self.scope.notes.info(Action::Dropped, "reasoning_history");
+                }
+                Part::Result(_) | Part::Call(_) => {}
             }
         }
         Ok(())
@@ -210,7 +220,21 @@ impl Writer<'_, '_, '_> {
             return Ok(Piece::Text(text.into(), None));
         }
         media::check(self.scope, medium)?;
+        if medium.detail.is_some() && medium.kind != MediaKind::Image {
+            self.scope.notes.info(Action::Dropped, "detail");
+        }
         Ok(Piece::Medium(medium))
+    }
+
+    /// Code that a provider ran, in words; nothing of its other tools.
+    fn hosted(&mut self, hosted: &Hosted<'_>) -> Option<String> {
+        let told = hosted::code_text(hosted);
+        if told.is_none() {
+            self.scope
+                .notes
+                .info(Action::Dropped, "hosted_tool_history");
+        }
+        told
     }
 
     fn result<'p>(
@@ -226,6 +250,7 @@ impl Writer<'_, '_, '_> {
                 Part::Media(medium) => match self.medium(medium)? {
                     Piece::Text(text, _) => texts.push(text),
                     piece => {
+                        texts.extend(context(medium));
                         texts.push(Str::new(match medium.kind {
                             MediaKind::Image => "[image attached below]",
                             _ => "[file attached below]",
@@ -264,7 +289,11 @@ impl Writer<'_, '_, '_> {
         let thoughts: Vec<&Thought<'_>> = thoughts.collect();
         if said.text.is_empty() && said.refusal.is_empty() && calls.is_empty() {
             // Nothing but reasoning: a message without content would be refused.
-            if !self.scope.target.capabilities.echo_reasoning || thoughts.is_empty() {
+            if thoughts.is_empty() {
+                return;
+            }
+            if !self.scope.target.capabilities.echo_reasoning {
+                self.scope.notes.info(Action::Dropped, "reasoning_history");
                 return;
             }
         }
@@ -301,14 +330,9 @@ impl Writer<'_, '_, '_> {
                 Part::Refusal(text) => text.inner(),
                 Part::Hosted(hosted) => {
                     apart = true;
-                    match hosted::code_text(hosted) {
+                    match self.hosted(hosted) {
                         Some(text) => Cow::Owned(Str::from(text).inner().into_owned()),
-                        None => {
-                            self.scope
-                                .notes
-                                .info(Action::Dropped, "hosted_tool_history");
-                            continue;
-                        }
+                        None => continue,
                     }
                 }
                 Part::Media(_) => {
@@ -422,6 +446,13 @@ impl Writer<'_, '_, '_> {
             self.scope.fixups.custom.push(name);
         }
     }
+}
+
+/// What is said beside a document that goes as a file; one that goes as text has it
+/// in there.
+fn context<'p>(medium: &'p Media<'_>) -> Option<Str<'p>> {
+    let context = medium.context.as_ref().filter(|text| !text.is_empty())?;
+    media::as_text(medium).is_none().then(|| context.borrowed())
 }
 
 /// What the model said, as pieces of JSON text.

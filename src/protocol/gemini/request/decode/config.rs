@@ -43,6 +43,7 @@ pub(super) fn decode<'a>(
             "mediaResolution" => notes.info(Action::Dropped, path()),
             other => {
                 if !sampling(other, value, &mut request.sampling)? {
+                    value.whole();
                     notes.warn(Action::Dropped, path());
                 }
             }

@@ -86,6 +86,10 @@ impl Reader<'_> {
             let path = format!("{}.{}", self.at(index), unknown.plain());
             return Err(Invalid::request(path, "a part of this sort is not known"));
         }
+        if fields.metadata.is_some() {
+            self.notes
+                .info(Action::Dropped, "contents[].parts[].partMetadata");
+        }
         let signed = fields.signature.clone().and_then(signature::inward);
         if let Some(call) = fields.call {
             let call = self.call(call, index)?;

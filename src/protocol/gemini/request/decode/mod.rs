@@ -48,7 +48,10 @@ pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Inv
                 return Err(bound("continuationToken", "an answer begun by Google"));
             }
             "model" => {}
-            _ => notes.warn(Action::Dropped, name.to_plain_string()),
+            _ => {
+                value.whole();
+                notes.warn(Action::Dropped, name.to_plain_string());
+            }
         }
     }
     let Some(contents) = contents else {

@@ -63,7 +63,7 @@ fn function<'a>(
         (None, json) => json.map(|json| json.raw()),
     };
     for told in ["response", "responseJsonSchema", "behavior"] {
-        if find(declaration, told).is_some() {
+        if find(declaration, told).map(Value::whole).is_some() {
             notes.info(Action::Dropped, format!("{path}.{told}"));
         }
     }
@@ -80,9 +80,10 @@ fn function<'a>(
 fn hosted<'a>(name: &str, value: Value<'a>, path: &str, notes: &mut Notes) -> HostedToolKind<'a> {
     match name {
         "googleSearch" | "googleSearchRetrieval" | "enterpriseWebSearch" => {
-            for (option, _) in value.members() {
+            for (option, value) in value.members() {
                 let option = camel(&option);
                 if option != "excludeDomains" {
+                    value.whole();
                     notes.warn(Action::Dropped, format!("{path}.{option}"));
                 }
             }
@@ -95,8 +96,15 @@ fn hosted<'a>(name: &str, value: Value<'a>, path: &str, notes: &mut Notes) -> Ho
         }
         "urlContext" => HostedToolKind::WebFetch,
         "codeExecution" => HostedToolKind::Code,
-        "computerUse" | "mcpServers" => HostedToolKind::Bound,
-        _ => HostedToolKind::Droppable,
+        // With the tool goes all that is said of it.
+        "computerUse" | "mcpServers" => {
+            value.whole();
+            HostedToolKind::Bound
+        }
+        _ => {
+            value.whole();
+            HostedToolKind::Droppable
+        }
     }
 }
 
@@ -105,7 +113,7 @@ pub(super) fn choice<'a>(
     value: Value<'a>,
     notes: &mut Notes,
 ) -> Result<Option<ToolChoice<'a>>, Invalid> {
-    if find(value, "retrievalConfig").is_some() {
+    if find(value, "retrievalConfig").map(Value::whole).is_some() {
         notes.warn(Action::Dropped, "toolConfig.retrievalConfig");
     }
     let Some(config) = find(value, "functionCallingConfig") else {

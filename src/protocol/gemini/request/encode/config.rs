@@ -135,9 +135,14 @@ fn shape(request: &Request<'_>, target: &Target<'_>, fixups: &mut Fixups, config
             config.text("responseMimeType", "application/json");
         }
         Format::Schema {
-            schema, bare_enum, ..
+            schema,
+            description,
+            bare_enum,
+            ..
         } => {
             fixups.bare_enum = *bare_enum;
+            let described = schema::described(schema, description.as_ref());
+            let schema = described.as_ref().unwrap_or(schema);
             config.text("responseMimeType", "application/json");
             if target.capabilities.schema_mode == SchemaMode::JsonSchema {
                 config.raw("responseJsonSchema", &schema::for_gemini(schema));

@@ -208,7 +208,7 @@ impl<'c, 'a> Writer<'_, 'c, 'a> {
         let own = thought.opaque.as_ref().filter(|opaque| is_own(opaque));
         let Some(own) = own else {
             // Other families' blobs and unsigned thoughts mean nothing to Google.
-            return;
+            return self.notes.info(Action::Dropped, "reasoning_history");
         };
         let text = match thought.summary.first() {
             Some(summary) if thought.text.is_empty() => summary,
@@ -285,12 +285,8 @@ impl<'c, 'a> Writer<'_, 'c, 'a> {
     fn medium(&mut self, role: Role, medium: &Media<'_>) -> Result<(), Invalid> {
         let mut written = BytesMut::new();
         write_medium(medium, self.request.origin, &mut written)?;
-        if let Some(context) = medium
-            .context
-            .as_ref()
-            .filter(|context| !context.is_empty())
-        {
-            write_text(context, false, None, self.part(role));
+        if let Some(told) = beside(medium) {
+            write_text(&told, false, None, self.part(role));
         }
         if medium.cite {
             self.notes
@@ -348,6 +344,23 @@ fn said<'r>(result: &'r ToolResult<'_>, media_outside: bool) -> Str<'r> {
             let several: Vec<_> = several.iter().map(|text| text.plain()).collect();
             Str::from(several.join("\n"))
         }
+    }
+}
+
+/// What is said of a medium in a text before it: there is no member for a title,
+/// nor for what goes with a document.
+fn beside<'m>(medium: &'m Media<'_>) -> Option<Str<'m>> {
+    let filled = |text: &&Str<'_>| !text.is_empty();
+    let context = medium.context.as_ref().filter(filled);
+    // Documents that are text begin with their title.
+    let inside = matches!(medium.source, Source::Text(_));
+    let name = medium.name.as_ref().filter(filled).filter(|_| !inside);
+    match (name, context) {
+        (Some(name), Some(context)) => {
+            Some(format!("[{}]\n{}", name.plain(), context.plain()).into())
+        }
+        (Some(name), None) => Some(format!("[{}]", name.plain()).into()),
+        (None, context) => context.map(Str::borrowed),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::protocol::fit::Names;
 use crate::protocol::ir::{Format, Invalid, Request, Service};
 use crate::protocol::json::{Object, Str};
 use crate::protocol::notes::{Action, Field, Notes};
+use crate::protocol::schema;
 use crate::protocol::translate::{Encoded, Target};
 use crate::protocol::turns::{Arranged, LastAssistant, MidSystem, Rules, arrange};
 
@@ -80,7 +81,11 @@ fn instruction(
     let schema = match &request.format {
         Format::Text => return None,
         Format::JsonObject => None,
-        Format::Schema { schema, .. } => Some(schema),
+        Format::Schema {
+            schema,
+            description,
+            ..
+        } => Some((schema, description)),
     };
     // Models before the third generation refuse a shape beside tools.
     let refused = !toolbox.is_empty() && !target.capabilities.tool_mixing;
@@ -90,10 +95,13 @@ fn instruction(
     let field = Field::Format.path(request.origin);
     notes.warn(Action::Emulated, field);
     Some(match schema {
-        Some(schema) => format!(
-            "Reply with one JSON value only, matching this JSON Schema: {}",
-            schema.compact()
-        ),
+        Some((schema, description)) => {
+            let described = schema::described(schema, description.as_ref());
+            format!(
+                "Reply with one JSON value only, matching this JSON Schema: {}",
+                described.as_ref().unwrap_or(schema).compact()
+            )
+        }
         None => "Reply with one JSON object only.".to_owned(),
     })
 }

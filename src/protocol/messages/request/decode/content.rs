@@ -418,7 +418,11 @@ fn source<'a>(source: Value<'a>, place: Place) -> Result<Source<'a>, Invalid> {
         "file" => Ok(Source::File {
             id: told("file_id")?,
         }),
-        "text" => Ok(Source::Text(told("data")?)),
+        "text" => {
+            // There is but one.
+            source.skip("media_type");
+            Ok(Source::Text(told("data")?))
+        }
         other => {
             let path = place.field("source.type");
             let message = format!("{path}: '{other:.60}' is no source that can be translated");

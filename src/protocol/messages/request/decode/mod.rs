@@ -111,7 +111,11 @@ impl<'a> Fields<'a> {
         let mut fields = Self::default();
         for (name, value) in body.members() {
             let name = name.plain();
-            match fields.slot(&name) {
+            let slot = fields.slot(&name);
+            if slot.is_none() {
+                value.whole();
+            }
+            match slot {
                 Some(slot) => *slot = Some(value).filter(|value| !value.is_null()),
                 // How Bedrock and Vertex say what is said in headers elsewhere.
                 None if matches!(name.as_ref(), "anthropic_version" | "anthropic_beta") => {
@@ -211,7 +215,7 @@ fn digits<'a>(value: Option<Value<'a>>, path: &str) -> Result<Option<Digits<'a>>
 
 /// The life of a cache mark: `{"type":"ephemeral","ttl":"1h"}`.
 fn lifetime(mark: Value<'_>) -> Option<Lifetime> {
-    if !mark.is_object() {
+    if !mark.whole().is_object() {
         return None;
     }
     let told = mark.some("ttl").and_then(|ttl| ttl.as_str());
@@ -406,7 +410,10 @@ fn format<'a>(fields: &Fields<'a>, notes: &mut Notes) -> Result<Format<'a>, Inva
                 path = "output_config.format";
                 told = Some(value);
             }
-            other => notes.warn(Action::Dropped, format!("output_config.{other}")),
+            other => {
+                value.whole();
+                notes.warn(Action::Dropped, format!("output_config.{other}"));
+            }
         }
     }
     let Some(format) = told else {
@@ -457,6 +464,7 @@ fn end_user<'a>(
     let mut user = None;
     for (name, value) in metadata.iter().flat_map(Value::members) {
         if !name.is("user_id") {
+            value.whole();
             notes.info(Action::Dropped, format!("metadata.{}", name.plain()));
         } else if !value.is_null() {
             user = Some(string(value, || "metadata.user_id".to_owned())?);

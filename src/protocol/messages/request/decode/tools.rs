@@ -83,7 +83,10 @@ fn hints(tool: Value<'_>, at: usize, notes: &mut Notes) {
                 notes.info(Action::Dropped, format!("tools[{at}].{}", name.plain()));
             }
             "allowed_callers" if direct(value) => {}
-            other => notes.warn(Action::Dropped, format!("tools[{at}].{other}")),
+            other => {
+                value.whole();
+                notes.warn(Action::Dropped, format!("tools[{at}].{other}"));
+            }
         }
     }
 }
@@ -94,12 +97,21 @@ fn direct(callers: Value<'_>) -> bool {
 }
 
 fn hosted<'a>(tool: Value<'a>, kind: &str) -> HostedToolKind<'a> {
+    // The type says as much.
+    tool.skip("name");
     match kind {
         kind if kind.starts_with("web_search_") => HostedToolKind::WebSearch(search(tool)),
         kind if kind.starts_with("web_fetch_") => HostedToolKind::WebFetch,
         kind if kind.starts_with("code_execution_") => HostedToolKind::Code,
-        kind if kind.starts_with("tool_search_tool_") => HostedToolKind::Droppable,
-        _ => HostedToolKind::Bound,
+        // With the tool goes all that is said of it.
+        kind if kind.starts_with("tool_search_tool_") => {
+            tool.whole();
+            HostedToolKind::Droppable
+        }
+        _ => {
+            tool.whole();
+            HostedToolKind::Bound
+        }
     }
 }
 

@@ -181,10 +181,14 @@ impl Writer<'_, '_> {
     fn output_config(&mut self, body: &mut Object<'_>, plan: &Plan) {
         let schema = match &self.request.format {
             Format::Schema {
-                schema, bare_enum, ..
+                schema,
+                description,
+                bare_enum,
+                ..
             } if self.target.capabilities.structured => {
                 self.fixups.bare_enum = *bare_enum;
-                Some(schema::for_anthropic(schema))
+                let described = schema::described(schema, description.as_ref());
+                Some(schema::for_anthropic(described.as_ref().unwrap_or(schema)))
             }
             _ => None,
         };
@@ -324,10 +328,14 @@ impl Writer<'_, '_> {
             Format::Schema { .. } if self.target.capabilities.structured => return None,
             Format::JsonObject => "Reply with one JSON object only.".to_owned(),
             Format::Schema {
-                schema, bare_enum, ..
+                schema,
+                description,
+                bare_enum,
+                ..
             } => {
                 self.fixups.bare_enum = *bare_enum;
-                let schema = schema.compact();
+                let described = schema::described(schema, description.as_ref());
+                let schema = described.as_ref().unwrap_or(schema).compact();
                 format!("Reply with one JSON value only, matching this JSON Schema: {schema}")
             }
         };
