@@ -519,6 +519,21 @@ impl Exchange {
         }
     }
 
+    /// What the answer itself gave to note, behind what its request did.
+    pub fn noted_late(&mut self, notes: &Notes) {
+        let Some(row) = &mut self.row else {
+            return;
+        };
+        let late = notes.to_json();
+        row.notes = Some(match row.notes.take() {
+            // Two JSON arrays, neither of them empty.
+            Some(before) => [before.trim_end_matches(']'), ",", &late[1..]]
+                .concat()
+                .into(),
+            None => late.into_boxed_str(),
+        });
+    }
+
     /// What the meter read.
     pub fn metered(&mut self, reading: Reading) {
         if let Some(row) = &mut self.row {

@@ -4,6 +4,7 @@
 mod translated;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,9 +24,10 @@ use crate::protocol::json;
 use crate::protocol::meter::Meter;
 use crate::protocol::notes::Notes;
 use crate::protocol::opening::{self, Opening};
+use crate::protocol::resume::Resume;
 use crate::protocol::sse::Decoder;
-use crate::relay::{Committed, Form, Translation};
-use crate::upstream::{Client, Failure, FailureKind, RawAnswer, UpstreamBody};
+use crate::relay::{Again, Committed, Form, Translation};
+use crate::upstream::{Failure, FailureKind, RawAnswer, UpstreamBody};
 
 /// A document up to this size is read whole before it is passed on, so that a
 /// provider that dies in the middle of it costs the client nothing.
@@ -70,12 +72,12 @@ pub(super) struct Limits {
 /// Tries one target within a time limit. Dropping the future closes the
 /// connection to it.
 pub(super) async fn attempt(
-    core: &Core,
+    core: &Arc<Core>,
     work: &Work,
     plan: &Plan<'_>,
     limits: Limits,
 ) -> Result<Answered, Box<Failure>> {
-    let trying = send(&core.client, work, plan, limits);
+    let trying = send(core, work, plan, limits);
     match core.alarms.limit(limits.attempt, trying).await {
         Some(result) => result,
         None => Err(Failure::timeout(limits.attempt)),
@@ -114,14 +116,16 @@ impl Start {
 }
 
 async fn send(
-    client: &Client,
+    core: &Arc<Core>,
     work: &Work,
     plan: &Plan<'_>,
     limits: Limits,
 ) -> Result<Answered, Box<Failure>> {
     let build = |wire| plan.outbound.build(wire);
     let start = Start::of(limits.stall).filter(|_| work.streamed);
-    let sending = client.send(plan.outbound.origin(), limits.connect, &build);
+    let sending = core
+        .client
+        .send(plan.outbound.origin(), limits.connect, &build);
     let sent = match start {
         None => sending.await,
         Some(start) => match tokio::time::timeout_at(start.by.into(), sending).await {
@@ -144,15 +148,9 @@ async fn send(
     match &plan.way {
         Way::Splice { cut_usage } => spliced(work, *cut_usage, head, body, limits, start).await,
         Way::Translate(translation) => {
-            Box::pin(translated::answer(
-                work,
-                translation,
-                head,
-                body,
-                limits,
-                start,
-            ))
-            .await
+            let place = Place { core, plan, limits };
+            let answering = translated::answer(work, translation, (head, body), &place, start);
+            Box::pin(answering).await
         }
         Way::Count(notes) => {
             let counted = counted(work.ask.protocol, plan.protocol, body, limits).await?;
@@ -162,6 +160,46 @@ async fn send(
                 (**notes).clone(),
             ))
         }
+    }
+}
+
+/// A target that was asked, and may be asked again.
+struct Place<'p> {
+    core: &'p Arc<Core>,
+    plan: &'p Plan<'p>,
+    limits: Limits,
+}
+
+impl Place<'_> {
+    /// What puts the rounds of one answer together, if it may come in several.
+    fn resume(&self) -> Option<Resume> {
+        match &self.plan.way {
+            Way::Translate(translation) if translation.pauses => {
+                Resume::of(self.plan.protocol, self.plan.outbound.body())
+            }
+            _ => None,
+        }
+    }
+
+    /// How it is sent another body, once the plan is forgotten.
+    fn again(&self) -> Again {
+        let limits = self.limits;
+        let place = Arc::new((Arc::clone(self.core), self.plan.outbound.detached()));
+        Again::new(move |frames| {
+            let place = Arc::clone(&place);
+            Box::pin(async move {
+                let (core, outbound) = &*place;
+                let build = |wire| outbound.build(&frames, wire);
+                let sending = core.client.send(outbound.origin(), limits.connect, &build);
+                let sent = core.alarms.limit(limits.attempt, sending).await;
+                let late = || format!("no answer within {} s", limits.attempt.as_secs_f32());
+                let answer = sent.ok_or_else(late)?.map_err(|error| error.to_string())?;
+                if !answer.status().is_success() {
+                    return Err(format!("the provider answered {}", answer.status()));
+                }
+                Ok(answer.into_body())
+            })
+        })
     }
 }
 
@@ -241,6 +279,7 @@ pub(super) fn commit(protocol: Protocol, form: Form, limits: Limits) -> Committe
         idle: limits.attempt,
         heartbeat: limits.heartbeat,
         flow: limits.stall.flow.filter(|_| form != Form::Unary),
+        again: None,
     }
 }
 

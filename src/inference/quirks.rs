@@ -93,7 +93,7 @@ fn asked<'a>(candidate: &'a Candidate, model: Option<&'a str>, protocol: Protoco
 /// Tries a target, and tries it again with what its refusal asks to be changed. What
 /// helped is remembered.
 pub(super) async fn attempt(
-    core: &Core,
+    core: &Arc<Core>,
     exchange: &mut Exchange,
     work: &Work,
     (candidate, plan): (&Candidate, &mut Plan<'_>),

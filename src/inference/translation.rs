@@ -2,6 +2,7 @@
 //! for each candidate anew.
 
 use std::borrow::Cow;
+use std::str::Utf8Error;
 use std::sync::{LazyLock, OnceLock};
 
 use bytes::Bytes;
@@ -69,26 +70,22 @@ impl<'w> Source<'w> {
             (None, [one]) => one.clone(),
             (None, many) => Bytes::from(many.concat()),
         };
-        let body = match std::str::from_utf8(&body).map(mended) {
-            Ok(Cow::Owned(mended)) => Bytes::from(mended),
-            _ => body,
-        };
         let mut tape = Tape::new();
-        tape.parse_bytes(&body)
-            .map_err(|fault| unreadable(&fault))?;
-        Ok((body, tape))
+        let text = std::str::from_utf8(&body).map_err(|error| not_text(&error))?;
+        let mended = mended(text);
+        tape.parse(&mended).map_err(|fault| unreadable(&fault))?;
+        let other = match mended {
+            Cow::Owned(mended) => Some(mended),
+            Cow::Borrowed(_) => None,
+        };
+        Ok((other.map_or(body, Bytes::from), tape))
     }
 
     /// What the client asks for.
     pub(super) fn decode(&self) -> Result<Decoded<'_>, Invalid> {
         let document = self.document.get_or_init(|| Box::new(self.parse()));
         let (body, tape) = document.as_ref().as_ref().map_err(Clone::clone)?;
-        let text = std::str::from_utf8(body).map_err(|error| {
-            unreadable(&Fault {
-                at: error.valid_up_to(),
-                wanted: "UTF-8",
-            })
-        })?;
+        let text = std::str::from_utf8(body).map_err(|error| not_text(&error))?;
         let root = tape.root(text);
         let mut notes = Notes::new();
         let protocol = self.work.ask.protocol;
@@ -133,6 +130,13 @@ impl Source<'_> {
     }
 }
 
+fn not_text(error: &Utf8Error) -> Invalid {
+    unreadable(&Fault {
+        at: error.valid_up_to(),
+        wanted: "UTF-8",
+    })
+}
+
 fn unreadable(fault: &Fault) -> Invalid {
     Invalid {
         param: None,
@@ -153,6 +157,19 @@ pub(super) struct Translation {
     pub(super) fixups: Fixups,
     pub(super) reply: Reply,
     pub(super) notes: Notes,
+    /// Whether the answer may come in rounds.
+    pub(super) pauses: bool,
+}
+
+/// Whether the provider may break off its answer to be asked to go on: Messages does
+/// so while it runs tools of its own.
+fn may_pause(request: &ir::Request<'_>, to: Protocol) -> bool {
+    let hosted = |tool: &ir::Tool<'_>| matches!(tool, ir::Tool::Hosted(_));
+    match to {
+        Protocol::Messages => request.web_search.is_some() || request.tools.iter().any(hosted),
+        Protocol::Gemini => true,
+        _ => false,
+    }
 }
 
 /// Where a candidate can be asked in a protocol that translates.
@@ -206,7 +223,10 @@ pub(super) fn translate<'a>(
 ) -> Result<Plan<'a>, Invalid> {
     let request = &decoded.request;
     let able = capabilities(endpoint, &candidate.model, candidate.listed.as_deref());
-    let stream = work.streamed || able.stream_only || is_long(request, endpoint.protocol);
+    let pauses = may_pause(request, endpoint.protocol);
+    // A document of Messages can't be put together from several.
+    let rounds = pauses && endpoint.protocol == Protocol::Messages;
+    let stream = work.streamed || able.stream_only || rounds || is_long(request, endpoint.protocol);
     let target = Target {
         protocol: endpoint.protocol,
         model: &candidate.model,
@@ -241,6 +261,7 @@ pub(super) fn translate<'a>(
             fixups: encoded.fixups,
             reply: reply(work, decoded, candidate, endpoint.protocol, settings),
             notes,
+            pauses,
         }))
     };
     Ok(Plan {
@@ -264,6 +285,24 @@ pub(super) struct Settings<'s> {
     pub(super) id: String,
     /// When the request came, in seconds since 1970.
     pub(super) created: u64,
+    /// Where the client's key wants reasoning.
+    pub(super) reasoning: Shown,
+}
+
+/// Where a client's key wants reasoning.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Shown {
+    chat: ChatReasoning,
+    as_content: bool,
+}
+
+impl Shown {
+    pub(super) fn to(exchange: &Exchange) -> Self {
+        exchange.key().map_or_else(Self::default, |key| Self {
+            chat: key.chat_reasoning,
+            as_content: key.reasoning_as_content,
+        })
+    }
 }
 
 fn is_long(request: &ir::Request<'_>, to: Protocol) -> bool {
@@ -316,8 +355,8 @@ fn reply(
         custom_tools: request.custom_tools,
         array: work.ask.protocol == Protocol::Gemini
             && !query.split('&').any(|pair| pair == "alt=sse"),
-        chat_reasoning: ChatReasoning::default(),
-        reasoning_as_content: false,
+        chat_reasoning: settings.reasoning.chat,
+        reasoning_as_content: settings.reasoning.as_content,
         input_estimate: decoded.input_estimate,
         echo: decoded.echo.clone(),
     }

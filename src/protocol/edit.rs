@@ -204,7 +204,7 @@ impl Container<'_> {
 }
 
 /// A text as JSON.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = bytes::BytesMut::with_capacity(text.len() + 2);
     super::json::write::string(&mut out, &Str::new(text));
     String::from_utf8_lossy(&out).into_owned()

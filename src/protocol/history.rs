@@ -21,6 +21,32 @@ pub fn turns(protocol: Protocol, root: Value<'_>) -> impl Iterator<Item = Value<
     turns.into_iter().flat_map(|turns| turns.items())
 }
 
+/// Whether the model is to go on (Messages) from calls without a thought before them,
+/// made since the user last spoke.
+#[must_use]
+pub fn is_unsigned_loop(root: Value<'_>) -> bool {
+    let turns: Vec<_> = turns(Protocol::Messages, root).collect();
+    for turn in turns.into_iter().rev() {
+        let blocks = turn.get("content");
+        let mut blocks = blocks.into_iter().flat_map(|blocks| blocks.items());
+        if says(turn, "role", "user") {
+            if !blocks.any(|block| says(block, "type", "tool_result")) {
+                return false;
+            }
+        } else if says(turn, "role", "assistant") {
+            let first = blocks.next();
+            let thought = |block: Value<'_>| {
+                says(block, "type", "thinking") || says(block, "type", "redacted_thinking")
+            };
+            let call = |block: Value<'_>| says(block, "type", "tool_use");
+            if !first.is_some_and(thought) && (first.is_some_and(call) || blocks.any(call)) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
 /// The word in a member.
 #[must_use]
 pub fn word<'t>(value: Value<'t>, name: &str) -> Option<std::borrow::Cow<'t, str>> {

@@ -665,6 +665,8 @@ pub enum Finish {
     Refusal,
     /// The provider paused and wants to be asked again (Messages).
     Pause,
+    /// The provider would go on from this token if it were asked (Gemini).
+    Continuation(String),
     /// The model made a call that can't be read (Gemini).
     BadToolCall(String),
     /// Something else.
@@ -677,7 +679,7 @@ impl Finish {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Stop | Self::StopSequence(_) => "stop",
-            Self::Length | Self::ContextFull => "length",
+            Self::Length | Self::ContextFull | Self::Continuation(_) => "length",
             Self::ToolUse => "tool_calls",
             Self::ContentFilter { .. } => "content_filter",
             Self::Refusal => "refusal",

@@ -11,6 +11,8 @@ use super::filter::{Filter, Fixups};
 use super::ir::{Delta, Finish, PartKind, Response};
 use super::json::{Tape, Value};
 use super::meter::Reading;
+use super::notes::Notes;
+use super::resume::Resume;
 use super::sse;
 use super::translate::{Reply, StreamDecoder, StreamEncoder, decode_response, encode_response};
 use super::{Protocol, chat};
@@ -54,8 +56,10 @@ impl Tally {
 /// A stream that is being translated.
 #[derive(Debug)]
 pub struct Translator {
+    upstream: Protocol,
     frames: sse::Decoder,
     decoder: StreamDecoder,
+    resume: Option<Box<Resume>>,
     filter: Filter,
     encoder: StreamEncoder,
     tally: Tally,
@@ -66,11 +70,23 @@ impl Translator {
     #[must_use]
     pub fn new(fixups: Fixups, reply: Reply) -> Self {
         Self {
+            upstream: reply.upstream,
             frames: sse::Decoder::new(),
             decoder: StreamDecoder::new(reply.upstream).with(&fixups),
+            resume: None,
             filter: Filter::new(fixups),
             encoder: StreamEncoder::new(reply),
             tally: Tally::default(),
+        }
+    }
+
+    /// The same; where the provider pauses, it can be asked to go on
+    /// ([`Translator::next_round`]).
+    #[must_use]
+    pub fn resumed(self, resume: Option<Resume>) -> Self {
+        Self {
+            resume: resume.map(Box::new),
+            ..self
         }
     }
 
@@ -79,18 +95,21 @@ impl Translator {
         let Self {
             frames,
             decoder,
+            resume,
             filter,
             encoder,
             tally,
+            ..
         } = self;
         let read = frames.push(chunk, |event| {
-            decoder.event(event.name, event.data, &mut |delta| {
+            let mut write = |delta: Delta<'_>| {
                 filter.delta(delta, &mut |delta| {
                     if tally.see(&delta) {
                         encoder.delta(delta, out);
                     }
                 });
-            });
+            };
+            read_event(decoder, resume.as_deref_mut(), &event, &mut write);
         });
         if let Err(error) = read {
             self.fail(ErrorClass::UpstreamFailed, &error.to_string(), out);
@@ -102,9 +121,11 @@ impl Translator {
         let Self {
             frames,
             decoder,
+            resume,
             filter,
             encoder,
             tally,
+            ..
         } = self;
         let mut write = |delta: Delta<'_>| {
             filter.delta(delta, &mut |delta| {
@@ -113,8 +134,24 @@ impl Translator {
                 }
             });
         };
-        frames.finish(|event| decoder.event(event.name, event.data, &mut write));
-        decoder.finish(&mut write);
+        frames.finish(|event| read_event(decoder, resume.as_deref_mut(), &event, &mut write));
+        read_end(decoder, resume.as_deref_mut(), &mut write);
+    }
+
+    /// The request by which a provider that paused goes on with its answer; what it
+    /// sends then is pushed behind what came before. `None` where it did not pause.
+    pub fn next_round(&mut self) -> Option<Vec<Bytes>> {
+        let request = self.resume.as_mut()?.next()?;
+        self.frames = sse::Decoder::new();
+        self.decoder = StreamDecoder::new(self.upstream);
+        Some(request)
+    }
+
+    /// What became of pauses.
+    #[must_use]
+    pub fn notes(&self) -> Option<Notes> {
+        let notes = self.resume.as_ref().map(|resume| resume.notes());
+        notes.filter(|notes| !notes.is_empty())
     }
 
     /// The answer ends here, in the client's own error event.
@@ -158,6 +195,32 @@ impl Translator {
     #[must_use]
     pub fn reading(&self) -> Reading {
         self.tally.reading.clone()
+    }
+}
+
+fn read_event(
+    decoder: &mut StreamDecoder,
+    resume: Option<&mut Resume>,
+    event: &sse::Event<'_>,
+    emit: &mut dyn FnMut(Delta<'_>),
+) {
+    let Some(resume) = resume else {
+        return decoder.event(event.name, event.data, emit);
+    };
+    resume.see(event.data);
+    decoder.event(event.name, event.data, &mut |delta| {
+        resume.pass(delta, emit);
+    });
+}
+
+fn read_end(
+    decoder: &mut StreamDecoder,
+    resume: Option<&mut Resume>,
+    emit: &mut dyn FnMut(Delta<'_>),
+) {
+    match resume {
+        Some(resume) => decoder.finish(&mut |delta| resume.pass(delta, emit)),
+        None => decoder.finish(emit),
     }
 }
 
@@ -254,8 +317,12 @@ fn reading_of(response: &Response<'_>) -> Reading {
 /// A provider's stream for a client that wants a document.
 #[derive(Debug)]
 pub struct Collecting {
+    upstream: Protocol,
     frames: sse::Decoder,
     decoder: StreamDecoder,
+    resume: Option<Box<Resume>>,
+    /// Whether the stream was read to its end.
+    ended: bool,
     filter: Filter,
     collector: Collector,
     failure: Option<UpstreamError>,
@@ -267,12 +334,25 @@ impl Collecting {
     #[must_use]
     pub fn new(upstream: Protocol, fixups: Fixups, limit: usize) -> Self {
         Self {
+            upstream,
             frames: sse::Decoder::new(),
             decoder: StreamDecoder::new(upstream).with(&fixups),
+            resume: None,
+            ended: false,
             filter: Filter::new(fixups),
             collector: Collector::new(limit),
             failure: None,
             over: false,
+        }
+    }
+
+    /// The same; where the provider pauses, it can be asked to go on
+    /// ([`Collecting::next_round`]).
+    #[must_use]
+    pub fn resumed(self, resume: Option<Resume>) -> Self {
+        Self {
+            resume: resume.map(Box::new),
+            ..self
         }
     }
 
@@ -286,16 +366,62 @@ impl Collecting {
         }
     }
 
+    /// Reads a document that is of the same form as an event (Gemini).
+    pub fn document(&mut self, data: &[u8]) {
+        self.event(None, data);
+    }
+
     fn event(&mut self, name: Option<&str>, data: &[u8]) {
         let Self {
             decoder,
+            resume,
             filter,
             collector,
             failure,
             over,
             ..
         } = self;
-        decoder.event(name, data, &mut |delta| {
+        let event = sse::Event { name, data };
+        read_event(decoder, resume.as_deref_mut(), &event, &mut |delta| {
+            filter.delta(delta, &mut |delta| {
+                gather(delta, collector, failure, over);
+            });
+        });
+    }
+
+    /// As [`Translator::next_round`]. The stream of the round before is over.
+    pub fn next_round(&mut self) -> Option<Vec<Bytes>> {
+        self.resume.as_ref()?;
+        self.end();
+        let request = self.resume.as_mut()?.next()?;
+        self.decoder = StreamDecoder::new(self.upstream);
+        self.ended = false;
+        Some(request)
+    }
+
+    /// As [`Translator::notes`].
+    #[must_use]
+    pub fn notes(&self) -> Option<Notes> {
+        let notes = self.resume.as_ref().map(|resume| resume.notes());
+        notes.filter(|notes| !notes.is_empty())
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.finish(|event| self.event(event.name, event.data));
+        let Self {
+            decoder,
+            resume,
+            filter,
+            collector,
+            failure,
+            over,
+            ..
+        } = self;
+        read_end(decoder, resume.as_deref_mut(), &mut |delta| {
             filter.delta(delta, &mut |delta| {
                 gather(delta, collector, failure, over);
             });
@@ -324,25 +450,11 @@ impl Collecting {
     ///
     /// When it ended in an error, or before its end.
     pub fn finish(mut self) -> Result<Response<'static>, UpstreamError> {
-        let mut frames = std::mem::take(&mut self.frames);
-        frames.finish(|event| self.event(event.name, event.data));
-        let Self {
-            mut decoder,
-            mut filter,
-            mut collector,
-            mut failure,
-            mut over,
-            ..
-        } = self;
-        decoder.finish(&mut |delta| {
-            filter.delta(delta, &mut |delta| {
-                gather(delta, &mut collector, &mut failure, &mut over);
-            });
-        });
-        if let Some(failure) = failure {
+        self.end();
+        if let Some(failure) = self.failure {
             return Err(failure);
         }
-        let response = collector.finish();
+        let response = self.collector.finish();
         broken(&response).map_or(Ok(response), Err)
     }
 

@@ -103,6 +103,28 @@ impl Tokens {
         self.charge = later.charge.or(self.charge);
     }
 
+    /// The tokens of two answers together.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        const fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.saturating_add(other)),
+                (Some(one), None) => Some(one),
+                (None, other) => other,
+            }
+        }
+        Self {
+            input: sum(self.input, other.input),
+            cache_read: sum(self.cache_read, other.cache_read),
+            cache_write_short: sum(self.cache_write_short, other.cache_write_short),
+            cache_write_long: sum(self.cache_write_long, other.cache_write_long),
+            cache_write_other: sum(self.cache_write_other, other.cache_write_other),
+            tool_prompt: sum(self.tool_prompt, other.tool_prompt),
+            output: sum(self.output, other.output),
+            reasoning: sum(self.reasoning, other.reasoning),
+        }
+    }
+
     /// The last report of an Anthropic stream says how much was written to the
     /// cache, but not for how long; the first one did. Taken as it is, what was
     /// written for hours would be counted a second time, as written for minutes.

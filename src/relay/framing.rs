@@ -10,6 +10,7 @@ use crate::protocol::error::ErrorClass;
 use crate::protocol::gemini::array::ArrayAligner;
 use crate::protocol::json;
 use crate::protocol::meter::{Meter, Reading};
+use crate::protocol::notes::Notes;
 use crate::protocol::opening;
 use crate::protocol::sse::{Aligner, Decoder, Event};
 use crate::protocol::translator::Translator;
@@ -164,6 +165,22 @@ impl Framing {
         match self {
             Self::Translated { translator, .. } => Some(translator.is_whole()),
             Self::Done(_) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The request for the next round of an answer that its provider broke off.
+    pub(super) fn next_round(&mut self) -> Option<Vec<Bytes>> {
+        match self {
+            Self::Translated { translator, .. } => translator.next_round(),
+            _ => None,
+        }
+    }
+
+    /// What is to be noted of a translated answer when it is over.
+    pub(super) fn notes(&self) -> Option<Notes> {
+        match self {
+            Self::Translated { translator, .. } => translator.notes(),
             _ => None,
         }
     }

@@ -78,6 +78,46 @@ pub struct Committed {
     pub heartbeat: Duration,
     /// How much the rest has to bring.
     pub flow: Option<Flow>,
+    /// How a provider that paused is asked to go on.
+    pub again: Option<Again>,
+}
+
+/// A provider's answer that is on its way.
+type Coming = Pin<Box<dyn Future<Output = Result<UpstreamBody, String>> + Send>>;
+
+/// Sends another body to the provider whose answer is being relayed, and brings what
+/// it answers, or why it does not.
+pub struct Again(Box<dyn Fn(Vec<Bytes>) -> Coming + Send>);
+
+impl Again {
+    /// By that function.
+    pub fn new(ask: impl Fn(Vec<Bytes>) -> Coming + Send + 'static) -> Self {
+        Self(Box::new(ask))
+    }
+
+    /// Asks.
+    #[must_use]
+    pub fn ask(&self, body: Vec<Bytes>) -> Coming {
+        (self.0)(body)
+    }
+}
+
+impl fmt::Debug for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Again").finish_non_exhaustive()
+    }
+}
+
+/// An answer that may come in rounds.
+struct Rounds {
+    again: Again,
+    coming: Option<Coming>,
+}
+
+impl fmt::Debug for Rounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rounds").finish_non_exhaustive()
+    }
 }
 
 /// What becomes of a provider's bytes on their way.
@@ -98,6 +138,7 @@ pub struct RelayBody {
     protocol: Protocol,
     form: Form,
     rest: Option<UpstreamBody>,
+    rounds: Option<Box<Rounds>>,
     ready: VecDeque<Bytes>,
     framing: Framing,
     meter: Meter,
@@ -122,6 +163,12 @@ impl RelayBody {
             protocol: answer.protocol,
             form: answer.form,
             rest: answer.rest,
+            rounds: answer.again.map(|again| {
+                Box::new(Rounds {
+                    again,
+                    coming: None,
+                })
+            }),
             ready: VecDeque::new(),
             framing: Framing::new(answer.form, answer.cut_usage, answer.translation),
             meter: answer.meter,
@@ -177,14 +224,27 @@ impl RelayBody {
                 self.settle_success();
                 return Poll::Ready(None);
             }
-            let Some(rest) = &mut self.rest else {
-                self.ended = true;
-                continue;
+            let read = match (&mut self.rest, &mut self.rounds) {
+                (Some(rest), _) => rest
+                    .poll_chunk(cx)
+                    .map(|read| read.map(|read| read.map_err(|error| describe(&error)))),
+                (None, Some(rounds)) if rounds.coming.is_some() => match rounds.poll(cx) {
+                    Poll::Ready(Ok(body)) => {
+                        self.rest = Some(body);
+                        continue;
+                    }
+                    Poll::Ready(Err(message)) => Poll::Ready(Some(Err(message))),
+                    Poll::Pending => Poll::Pending,
+                },
+                (None, _) => {
+                    self.ended = true;
+                    continue;
+                }
             };
-            match rest.poll_chunk(cx) {
+            match read {
                 Poll::Ready(Some(Ok(chunk))) => self.accept(chunk),
-                Poll::Ready(Some(Err(error))) => {
-                    if let Err(broken) = self.fail(ErrorClass::UpstreamFailed, &describe(&error)) {
+                Poll::Ready(Some(Err(message))) => {
+                    if let Err(broken) = self.fail(ErrorClass::UpstreamFailed, &message) {
                         return Poll::Ready(Some(Err(broken)));
                     }
                 }
@@ -224,6 +284,13 @@ impl RelayBody {
     /// says so; otherwise something is missing.
     fn end_of_input(&mut self) -> Result<(), Broken> {
         self.framing.finish(&mut self.meter, &mut self.ready);
+        if let Some(rounds) = &mut self.rounds
+            && let Some(request) = self.framing.next_round()
+        {
+            self.heard = Instant::now();
+            rounds.coming = Some(rounds.again.ask(request));
+            return Ok(());
+        }
         if self.is_whole() || self.framing.failure().is_some() {
             self.ended = true;
             self.close_array();
@@ -363,6 +430,9 @@ impl RelayBody {
         let translated = self.framing.reading();
         self.exchange
             .metered(translated.unwrap_or_else(|| self.meter.finish()));
+        if let Some(notes) = self.framing.notes() {
+            self.exchange.noted_late(&notes);
+        }
         self.exchange.settle(status);
     }
 }
@@ -379,6 +449,18 @@ impl Drop for RelayBody {
         } else {
             self.settle(Status::Cancelled);
         }
+    }
+}
+
+impl Rounds {
+    /// The next round, once it begins.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<UpstreamBody, String>> {
+        let Some(coming) = &mut self.coming else {
+            return Poll::Pending;
+        };
+        let begun = std::task::ready!(coming.as_mut().poll(cx));
+        self.coming = None;
+        Poll::Ready(begun)
     }
 }
 

@@ -20,5 +20,5 @@ pub use connect::Connector;
 pub use fetch::{Fetch, FetchError, Fetched};
 pub use learned::{Asked, Learned};
 pub use pool::{Client, SendError, Wire};
-pub use request::{COUNT, Outbound, suffix};
+pub use request::{COUNT, Detached, Outbound, suffix};
 pub use verdict::{Failure, FailureKind, RawAnswer, relay_headers};

@@ -120,6 +120,19 @@ impl<'a> Outbound<'a> {
         self.frames = frames;
     }
 
+    /// How to send another body to the same place later, when nothing of this request
+    /// is there any more.
+    #[must_use]
+    pub fn detached(&self) -> Detached {
+        let (scheme, authority) = self.origin();
+        Detached {
+            scheme: scheme.clone(),
+            authority: authority.clone(),
+            headers: self.headers(),
+            uris: [self.uri(Wire::H1), self.uri(Wire::H2)],
+        }
+    }
+
     /// The request for one connection. Frames are shared, not copied.
     #[must_use]
     pub fn build(&self, wire: Wire) -> Request<RequestBody> {
@@ -148,6 +161,38 @@ impl<'a> Outbound<'a> {
         parts.authority = Some(self.endpoint.authority.clone());
         parts.path_and_query = Some(path);
         Uri::from_parts(parts).unwrap_or_default()
+    }
+}
+
+/// Where a request went, and with what header fields. See [`Outbound::detached`].
+#[derive(Debug)]
+pub struct Detached {
+    scheme: Scheme,
+    authority: Authority,
+    /// Credentials are marked sensitive.
+    headers: HeaderMap,
+    uris: [Uri; 2],
+}
+
+impl Detached {
+    /// Where it goes.
+    #[must_use]
+    pub const fn origin(&self) -> (&Scheme, &Authority) {
+        (&self.scheme, &self.authority)
+    }
+
+    /// A POST of that body for one connection.
+    #[must_use]
+    pub fn build(&self, frames: &[bytes::Bytes], wire: Wire) -> Request<RequestBody> {
+        let [h1, h2] = &self.uris;
+        let mut request = Request::new(RequestBody::new(frames.to_vec()));
+        *request.method_mut() = Method::POST;
+        *request.headers_mut() = self.headers.clone();
+        *request.uri_mut() = if wire == Wire::H1 { h1 } else { h2 }.clone();
+        if wire == Wire::H2 {
+            request.headers_mut().remove(header::HOST);
+        }
+        request
     }
 }
 

@@ -5,13 +5,16 @@ use std::time::Instant;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response};
+use memchr::memmem;
 
 use super::{
-    Answered, Limits, Start, Work, answer_failure, commit, cut, is_type, nothing, open_events,
+    Answered, Place, Start, Work, answer_failure, commit, cut, is_type, nothing, open_events,
     refuse_empty_stream, unreadable,
 };
 use crate::inference::translation::Translation as Planned;
+use crate::protocol::Protocol;
 use crate::protocol::empty;
+use crate::protocol::notes::Notes;
 use crate::protocol::opening;
 use crate::protocol::translator::{self, Collecting, Translated, Translator};
 use crate::relay::{Committed, Form, Translation};
@@ -24,25 +27,28 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) async fn answer(
     work: &Work,
     planned: &Planned,
-    head: Parts,
-    body: UpstreamBody,
-    limits: Limits,
+    (head, body): (Parts, UpstreamBody),
+    place: &Place<'_>,
     start: Option<Start>,
 ) -> Result<Answered, Box<Failure>> {
     let events = is_type(&head.headers, "text/event-stream");
     if events && work.streamed {
-        return stream(planned, &head, body, limits, start).await;
+        return stream(planned, &head, body, place, start).await;
     }
-    let translated = if events {
-        collected(planned, body, limits).await?
+    let (translated, notes) = if events {
+        collected(planned, body, place).await?
     } else {
-        document(work, planned, body, limits).await?
+        document(work, planned, body, place).await?
     };
     let form = form(work.streamed, planned);
-    let mut committed = commit(planned.reply.protocol, form, limits);
+    let mut committed = commit(planned.reply.protocol, form, place.limits);
     committed.opening.push(translated.body);
     committed.translation = Translation::Done(translated.reading);
-    Ok(answered(planned, &head, committed, None))
+    let mut answered = answered(planned, &head, committed, None);
+    if let Some(notes) = notes {
+        answered.notes.extend(&notes);
+    }
+    Ok(answered)
 }
 
 /// A stream for a client that wants one.
@@ -50,36 +56,57 @@ async fn stream(
     planned: &Planned,
     head: &Parts,
     body: UpstreamBody,
-    limits: Limits,
+    place: &Place<'_>,
     start: Option<Start>,
 ) -> Result<Answered, Box<Failure>> {
+    let limits = place.limits;
     let mut committed = commit(planned.reply.protocol, form(true, planned), limits);
     let first_content = open_events(&mut committed, planned.reply.upstream, body, start).await?;
     if !limits.last {
         refuse_empty_stream(&committed, planned.reply.upstream)?;
     }
     let translator = Translator::new(planned.fixups.clone(), planned.reply.clone());
+    let resume = place.resume();
+    committed.again = resume.as_ref().map(|_| place.again());
+    let translator = translator.resumed(resume);
     committed.translation = Translation::Stream(Box::new(translator));
     Ok(answered(planned, head, committed, first_content))
 }
 
-/// A stream for a client that wants a document.
+/// What puts a stream together for a client that wants a document.
+fn collecting(planned: &Planned, place: &Place<'_>) -> Collecting {
+    let upstream = planned.reply.upstream;
+    let collecting = Collecting::new(upstream, planned.fixups.clone(), place.limits.document);
+    collecting.resumed(place.resume())
+}
+
+/// A document, and what is to be noted of how it came about.
+type Collected = (Translated, Option<Notes>);
+
+/// A stream, with all rounds that it takes, for a client that wants a document.
 async fn collected(
     planned: &Planned,
     mut body: UpstreamBody,
-    limits: Limits,
-) -> Result<Translated, Box<Failure>> {
-    let upstream = planned.reply.upstream;
-    let mut collecting = Collecting::new(upstream, planned.fixups.clone(), limits.document);
-    while !collecting.is_over() {
-        match body.chunk().await {
-            Some(Ok(chunk)) => collecting.push(&chunk),
-            Some(Err(error)) => return Err(cut(&error)),
-            None => break,
+    place: &Place<'_>,
+) -> Result<Collected, Box<Failure>> {
+    let mut collecting = collecting(planned, place);
+    loop {
+        while !collecting.is_over() {
+            match body.chunk().await {
+                Some(Ok(chunk)) => collecting.push(&chunk),
+                Some(Err(error)) => return Err(cut(&error)),
+                None => break,
+            }
         }
+        let Some(request) = collecting.next_round() else {
+            break;
+        };
+        let next = place.again().ask(request).await;
+        body = next.map_err(|message| unreadable(&message))?;
     }
+    let notes = collecting.notes();
     let document = collecting.into_document(planned.reply.clone());
-    document.map_err(answer_failure)
+    Ok((document.map_err(answer_failure)?, notes))
 }
 
 /// A document, read whole.
@@ -87,12 +114,12 @@ async fn document(
     work: &Work,
     planned: &Planned,
     mut body: UpstreamBody,
-    limits: Limits,
-) -> Result<Translated, Box<Failure>> {
+    place: &Place<'_>,
+) -> Result<Collected, Box<Failure>> {
     let mut read = Vec::new();
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk.map_err(|error| cut(&error))?;
-        if read.len() + chunk.len() > limits.document {
+        if read.len() + chunk.len() > place.limits.document {
             return Err(unreadable(
                 "the provider's answer is too large to translate",
             ));
@@ -102,11 +129,51 @@ async fn document(
     if let Some(error) = opening::unary_failure(planned.reply.upstream, &read) {
         return Err(answer_failure(error));
     }
-    if !limits.last && empty::is_empty_document(planned.reply.upstream, &read) {
+    if !place.limits.last && empty::is_empty_document(planned.reply.upstream, &read) {
         return Err(nothing());
     }
+    if !work.streamed && is_half(planned.reply.upstream, &read) {
+        return halves(planned, read, place).await;
+    }
     let (fixups, reply) = (planned.fixups.clone(), planned.reply.clone());
-    translator::document(&read, fixups, reply, work.streamed).map_err(answer_failure)
+    let document = translator::document(&read, fixups, reply, work.streamed);
+    Ok((document.map_err(answer_failure)?, None))
+}
+
+/// Whether Gemini would go on with that document if it were asked.
+fn is_half(upstream: Protocol, document: &[u8]) -> bool {
+    let named = |word: &[u8]| memmem::find(document, word).is_some();
+    upstream == Protocol::Gemini && named(b"\"CONTINUATION\"") && named(b"\"continuationToken\"")
+}
+
+/// A document that comes in several, each of which could be a stream's event.
+async fn halves(
+    planned: &Planned,
+    first: Vec<u8>,
+    place: &Place<'_>,
+) -> Result<Collected, Box<Failure>> {
+    let mut collecting = collecting(planned, place);
+    let mut half = first;
+    loop {
+        collecting.document(&half);
+        let Some(request) = collecting.next_round() else {
+            break;
+        };
+        let next = place.again().ask(request).await;
+        let mut body = next.map_err(|message| unreadable(&message))?;
+        half.clear();
+        while let Some(chunk) = body.chunk().await {
+            half.extend_from_slice(&chunk.map_err(|error| cut(&error))?);
+            if half.len() > place.limits.document {
+                return Err(unreadable(
+                    "the provider's answer is too large to translate",
+                ));
+            }
+        }
+    }
+    let notes = collecting.notes();
+    let document = collecting.into_document(planned.reply.clone());
+    Ok((document.map_err(answer_failure)?, notes))
 }
 
 fn form(streamed: bool, planned: &Planned) -> Form {

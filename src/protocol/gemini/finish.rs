@@ -41,8 +41,9 @@ pub(super) fn decode(word: &Str<'_>, message: Option<&Str<'_>>) -> Option<Finish
     Some(match &*word {
         "" | "FINISH_REASON_UNSPECIFIED" => return None,
         "STOP" => Finish::Stop,
-        // The provider would go on if it were asked; what there is ends early.
-        "MAX_TOKENS" | "CONTINUATION" => Finish::Length,
+        "MAX_TOKENS" => Finish::Length,
+        // The token stands elsewhere.
+        "CONTINUATION" => Finish::Continuation(String::new()),
         word if BROKEN.contains(&word) => Finish::BadToolCall(word.to_owned()),
         word if FILTERED.contains(&word) => Finish::ContentFilter {
             category: Some(word.to_owned()),
@@ -72,7 +73,7 @@ pub(super) fn encode(finish: Option<&Finish>) -> &'static str {
         found.copied()
     };
     match finish {
-        Some(Finish::Length | Finish::ContextFull) => "MAX_TOKENS",
+        Some(Finish::Length | Finish::ContextFull | Finish::Continuation(_)) => "MAX_TOKENS",
         Some(Finish::ContentFilter { category, .. }) => category
             .as_deref()
             .and_then(|word| known(word, &FILTERED))

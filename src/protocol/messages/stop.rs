@@ -64,7 +64,7 @@ const fn word(finish: &Finish) -> &'static str {
     match finish {
         Finish::Stop | Finish::BadToolCall(_) | Finish::Other(_) => "end_turn",
         Finish::StopSequence(_) => "stop_sequence",
-        Finish::Length => "max_tokens",
+        Finish::Length | Finish::Continuation(_) => "max_tokens",
         Finish::ContextFull => "model_context_window_exceeded",
         Finish::ToolUse => "tool_use",
         Finish::ContentFilter { .. } | Finish::Refusal => "refusal",

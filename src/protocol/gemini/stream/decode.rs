@@ -70,8 +70,8 @@ struct State {
     candidates: Vec<Candidate>,
     /// Why the prompt was refused.
     blocked: Option<Finish>,
-    /// Whether the provider gave a token to go on with.
-    continues: bool,
+    /// What the provider gave to go on with.
+    token: Option<String>,
 }
 
 impl State {
@@ -110,7 +110,9 @@ impl State {
                         });
                     }
                 }
-                "continuationToken" if !value.is_null() => self.continues = true,
+                "continuationToken" => {
+                    self.token = value.as_str().map(|token| token.to_plain_string());
+                }
                 _ => {}
             }
         }
@@ -157,7 +159,7 @@ impl State {
             });
         }
         let open = |candidate: &Candidate| candidate.finish.is_none();
-        if self.candidates.is_empty() || self.candidates.iter().any(open) && !self.continues {
+        if self.candidates.is_empty() || self.candidates.iter().any(open) && self.token.is_none() {
             return self.fail(truncated(), emit);
         }
         self.over = true;
@@ -181,8 +183,9 @@ impl State {
                 });
             }
         }
+        let token = self.token.take();
         for mut candidate in self.candidates.drain(..) {
-            searches += candidate.finish(&seed, emit);
+            searches += candidate.finish(&seed, token.as_deref(), emit);
         }
         if searches > 0 {
             emit(Delta::Usage {
@@ -581,7 +584,7 @@ impl Candidate {
     }
 
     /// Everything of this answer has come. Returns how many searches were made.
-    fn finish(&mut self, seed: &str, emit: &mut Emit<'_>) -> u64 {
+    fn finish(&mut self, seed: &str, token: Option<&str>, emit: &mut Emit<'_>) -> u64 {
         self.end_call(emit);
         let mut tape = Tape::new();
         if let Some(citations) = self.citations.take()
@@ -603,7 +606,13 @@ impl Candidate {
             }
         }
         self.close(emit);
-        let finish = self.finish.take().unwrap_or(Finish::Length);
+        let finish = match (self.finish.take(), token) {
+            (Some(Finish::Continuation(_)) | None, Some(token)) => {
+                Finish::Continuation(token.to_owned())
+            }
+            (Some(Finish::Continuation(_)) | None, None) => Finish::Length,
+            (Some(finish), _) => finish,
+        };
         emit(Delta::Finish {
             choice: self.index,
             finish: finish::with_calls(finish, self.calls),
