@@ -12,6 +12,7 @@ use super::quota::Quotas;
 use super::settings::{flag, networks};
 use super::tree::Node;
 use super::{Key, Secret};
+use crate::protocol::translate::ChatReasoning;
 
 /// Keys by name, in file order.
 pub(in crate::config) type Keys = IndexMap<Arc<str>, Arc<Key>>;
@@ -64,10 +65,27 @@ fn read_key(
         quotas: check.names(node, "quotas", "user quota", quotas),
         allow_raw_passthrough: flag(node, "allowRawPassthrough", false),
         strict: node.get("strict").and_then(Node::flag),
+        chat_reasoning: chat_reasoning(word(node, ["chatReasoning", "chat_reasoning"])),
+        reasoning_as_content: word(node, ["responsesReasoning", "responses_reasoning"])
+            == Some("content"),
         max_concurrency: count(node, "maxConcurrency"),
         secret: secret.as_ref()?.0.clone(),
     };
     secret.map(|(_, digest)| (key, digest))
+}
+
+/// The word of a field that goes by two names.
+fn word<'n>(node: &'n Node, names: [&str; 2]) -> Option<&'n str> {
+    let found = names.iter().find_map(|name| node.get(name));
+    found.and_then(Node::text)
+}
+
+fn chat_reasoning(word: Option<&str>) -> ChatReasoning {
+    match word {
+        Some("reasoning") => ChatReasoning::Renamed,
+        Some("details") => ChatReasoning::Details,
+        _ => ChatReasoning::Content,
+    }
 }
 
 fn secret(

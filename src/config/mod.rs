@@ -41,6 +41,7 @@ use serde_json::{Map, Value};
 
 use crate::protocol::Protocol;
 use crate::protocol::adapt::Chain;
+use crate::protocol::translate::ChatReasoning;
 pub use check::{adopted, check, document, opened, store_path};
 pub use draft::Draft;
 pub use fault::{Fault, describe, nearest};
@@ -541,6 +542,11 @@ pub struct Key {
     /// Whether a translation that would lose something is refused; `None`
     /// follows the file's setting.
     pub strict: Option<bool>,
+    /// Where translated answers of Chat Completions have their reasoning.
+    pub chat_reasoning: ChatReasoning,
+    /// Whether translated answers of Responses have their reasoning as content, not
+    /// as a summary.
+    pub reasoning_as_content: bool,
     /// Most requests in flight.
     pub max_concurrency: Option<u32>,
 }
@@ -563,6 +569,8 @@ impl Key {
             quotas: Vec::new(),
             allow_raw_passthrough: false,
             strict: None,
+            chat_reasoning: ChatReasoning::default(),
+            reasoning_as_content: false,
             max_concurrency: None,
         }
     }

@@ -737,6 +737,12 @@ pub(in crate::config) static KEY: Table = closed(&[
     field("expiresAt", TIME),
     field("disabledAt", TIME),
     field("strict", Shape::Flag),
+    field(
+        "chatReasoning",
+        Shape::Word(&["content", "reasoning", "details"]),
+    )
+    .also("chat_reasoning"),
+    field("responsesReasoning", Shape::Word(&["summary", "content"])).also("responses_reasoning"),
     field("maxConcurrency", CONCURRENCY),
 ]);
 

@@ -4,6 +4,7 @@ mod attempt;
 mod count;
 mod failover;
 mod failure;
+mod foreign;
 pub mod kept;
 mod limits;
 pub mod models;

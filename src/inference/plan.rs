@@ -11,15 +11,14 @@ use uuid::Uuid;
 use super::limits::{self, Need};
 use super::quirks::{Prepared, Quirks};
 use super::state::Chain;
-use super::translation::{self, Decoded, Settings, Source, Translation};
-use super::{Refusal, Work, count};
+use super::translation::{self, Decoded, Settings, Shown, Source, Translation};
+use super::{Refusal, Work, count, foreign};
 use crate::capture::Tap;
 use crate::config::{Alias, Endpoint};
 use crate::exchange::Exchange;
 use crate::protocol::envelope;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::ir::Invalid;
-use crate::protocol::json::Tape;
 use crate::protocol::notes::{Action, Notes};
 use crate::protocol::peek::Peeked;
 use crate::protocol::{Protocol, peek, splice};
@@ -93,6 +92,7 @@ pub(super) struct Planner<'a> {
     quirks: Quirks<'a>,
     id: Uuid,
     created: u64,
+    reasoning: Shown,
 }
 
 impl<'a> Planner<'a> {
@@ -115,6 +115,7 @@ impl<'a> Planner<'a> {
             },
             id: exchange.id(),
             created: u64::try_from(exchange.created_ms() / 1000).unwrap_or(0),
+            reasoning: Shown::to(exchange),
         }
     }
 
@@ -170,10 +171,14 @@ impl<'a> Planner<'a> {
         let (frames, cut_usage) = spliced(work, candidate, &extra)?;
         let same = chain_to_expand(work, candidate).is_none();
         let marked = work.marked.filter(|_| same);
-        let (frames, lost) = match marked.unwrap_or_else(|| envelope::is_marked(&frames)) {
-            true => without_foreign(frames, protocol, &candidate.provider.id),
-            false => (frames, false),
-        };
+        let marked = marked.unwrap_or_else(|| envelope::is_marked(&frames));
+        let mut foreign = Notes::new();
+        let strict = self.quirks.strict;
+        let (frames, lost) =
+            match foreign::needs_a_look(&frames, marked, protocol, candidate, strict) {
+                Some(look) => foreign::settled(&frames, look, protocol, candidate, &mut foreign),
+                None => (frames, false),
+            };
         let skip = |reason| NoPlan::Skip {
             to: protocol,
             reason,
@@ -184,6 +189,7 @@ impl<'a> Planner<'a> {
             model,
             mut notes,
         } = prepared.map_err(skip)?;
+        notes.extend(&foreign);
         if lost {
             notes.warn(Action::Dropped, "reasoning_history");
             if self.quirks.strict {
@@ -233,6 +239,7 @@ impl<'a> Planner<'a> {
             // A client that is answered in its provider's words never sees it.
             id: translation::short_id(self.id),
             created: self.created,
+            reasoning: self.reasoning,
         };
         let to = endpoint.protocol;
         if self.work.is_count() && !count::is_counted_by(to) {
@@ -303,20 +310,6 @@ fn extra_body(candidate: &Candidate, alias: Option<&Alias>) -> Map<String, Value
         );
     }
     merged
-}
-
-/// The body without the reasoning that a provider of another protocol gave this
-/// client in an envelope; what this one made itself comes home unwrapped. Says
-/// too whether some was left out.
-fn without_foreign(frames: Vec<Bytes>, protocol: Protocol, account: &str) -> (Vec<Bytes>, bool) {
-    let whole = Bytes::from(frames.concat());
-    let mut tape = Tape::new();
-    let Ok(root) = tape.parse_bytes(&whole) else {
-        return (frames, false);
-    };
-    let (patches, lost) = envelope::strip_foreign(protocol, root, account);
-    let frames = splice::apply(std::slice::from_ref(&whole), patches);
-    (frames, lost)
 }
 
 fn spliced(
