@@ -1,5 +1,5 @@
-//! What translating costs: a stream of 200 deltas, event by event, and a
-//! conversation of a megabyte, between all protocols.
+//! What translating costs: a stream of 200 deltas, event by event, a conversation of
+//! a megabyte, and a short question with its answer, between all protocols.
 //!
 //! `cargo bench --bench translate`; words after `--` choose by what a line's name
 //! contains. Beside each stands what serde_json and simd-json take to do less: to
@@ -18,7 +18,7 @@ use plexus::protocol::json::Tape;
 use plexus::protocol::notes::Notes;
 use plexus::protocol::sse;
 use plexus::protocol::translate::{ChatReasoning, Reply, Target, decode_request, encode_request};
-use plexus::protocol::translator::Translator;
+use plexus::protocol::translator::{Translator, document};
 use serde_json::{Value, json};
 use simd_json::prelude::Writable as _;
 
@@ -34,6 +34,8 @@ const DELTAS: usize = 200;
 const READ: usize = 4096;
 /// Bytes of a long conversation.
 const LONG: usize = 1 << 20;
+/// And of a short one.
+const SHORT: usize = 2 << 10;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,6 +49,7 @@ fn main() {
     };
     streams(&bench);
     requests(&bench);
+    exchanges(&bench);
 }
 
 /// How long to measure, and which steps.
@@ -120,7 +123,7 @@ fn requests(bench: &Bench) {
         "\n| conversation of a megabyte | MB/s | serde_json there and back | simd-json |\n|---|--:|--:|--:|",
     );
     for from in FOUR {
-        let body = conversation(from);
+        let body = conversation(from, LONG, 60);
         let megabytes = body.len() as f64 / 1e6;
         let plain = bench.cost(|| serde_round(body.as_bytes()));
         let simd = bench.cost(|| simd_round(body.as_bytes()));
@@ -139,6 +142,77 @@ fn requests(bench: &Bench) {
             ));
         }
     }
+}
+
+/// A request of 2 KB and its answer, whole: all that a translated unary exchange
+/// costs beside what a bare one does.
+fn exchanges(bench: &Bench) {
+    say("\n| exchange of 2 KB | us | serde_json there and back | simd-json |\n|---|--:|--:|--:|");
+    for from in FOUR {
+        let body = conversation(from, SHORT, 10);
+        for to in FOUR.into_iter().filter(|to| *to != from) {
+            let name = format!("exchange {from} by {to}");
+            if !bench.wants(&name) {
+                continue;
+            }
+            let answer = answer(to);
+            let both = |round: fn(&[u8]) -> usize| {
+                bench.cost(|| round(body.as_bytes()) + round(answer.as_bytes())) / 1e3
+            };
+            let cost = bench.cost(|| exchange(&body, &answer, from, to)) / 1e3;
+            let (plain, simd) = (both(serde_round), both(simd_round));
+            say(&format!("| {name} | {cost:.1} | {plain:.1} | {simd:.1} |"));
+        }
+    }
+}
+
+fn exchange(body: &str, answer: &str, from: Protocol, to: Protocol) -> usize {
+    let model = model(to);
+    let able = Capabilities::of(to, "api.example.com", model);
+    let target = Target {
+        protocol: to,
+        model,
+        capabilities: &able,
+        account: "bench",
+        stream: false,
+    };
+    let (mut tape, mut notes) = (Tape::new(), Notes::new());
+    let encoded = tape.parse(body).ok().and_then(|root| {
+        let request = decode_request(from, root, &mut notes).ok()?;
+        encode_request(&request, &target, &mut notes).ok()
+    });
+    let translated = encoded.and_then(|encoded| {
+        black_box(&encoded.body);
+        document(answer.as_bytes(), encoded.fixups, reply(from, to), false).ok()
+    });
+    assert!(translated.is_some(), "{from} by {to}");
+    translated.map_or(0, |translated| translated.body.len())
+}
+
+/// A short answer, in the shape of the real ones.
+fn answer(protocol: Protocol) -> String {
+    let text = "An answer with \"quotes\" and line\nends. ".repeat(10);
+    let value = match protocol {
+        Protocol::Responses => {
+            json!({"id": "resp_1", "object": "response", "created_at": 1_700_000_000,
+            "status": "completed", "model": "gpt-5", "output": [{"id": "msg_1", "type": "message",
+            "status": "completed", "role": "assistant", "content": [{"type": "output_text", "text": text, "annotations": []}]}],
+            "usage": {"input_tokens": 9, "output_tokens": 200, "total_tokens": 209}})
+        }
+        Protocol::Messages => json!({"id": "msg_1", "type": "message", "role": "assistant",
+            "model": "claude-sonnet-4-5", "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn", "stop_sequence": null, "usage": {"input_tokens": 9, "output_tokens": 200}}),
+        Protocol::Gemini => {
+            json!({"candidates": [{"content": {"role": "model", "parts": [{"text": text}]},
+            "finishReason": "STOP", "index": 0}], "responseId": "r1", "modelVersion": "gemini-2.5-pro",
+            "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 200, "totalTokenCount": 209}})
+        }
+        _ => json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000,
+            "model": "gpt-4o", "choices": [{"index": 0, "message": {"role": "assistant", "content": text,
+            "refusal": null, "annotations": []}, "logprobs": null, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 9, "completion_tokens": 200, "total_tokens": 209}}),
+    };
+    value.to_string()
 }
 
 fn convert(body: &str, from: Protocol, to: Protocol) -> usize {
@@ -169,10 +243,10 @@ const fn model(to: Protocol) -> &'static str {
     }
 }
 
-fn translate(input: &str, from: Protocol, to: Protocol) -> usize {
-    let reply = Reply {
-        protocol: to,
-        upstream: from,
+fn reply(client: Protocol, upstream: Protocol) -> Reply {
+    Reply {
+        protocol: client,
+        upstream,
         id: "0123456789ABCDEFGHIJKLMN".into(),
         model: "alias".into(),
         upstream_model: "model".into(),
@@ -188,8 +262,11 @@ fn translate(input: &str, from: Protocol, to: Protocol) -> usize {
         reasoning_as_content: false,
         input_estimate: 0,
         echo: String::new(),
-    };
-    let mut translator = Translator::new(Fixups::default(), reply);
+    }
+}
+
+fn translate(input: &str, from: Protocol, to: Protocol) -> usize {
+    let mut translator = Translator::new(Fixups::default(), reply(to, from));
     let mut out = BytesMut::new();
     let mut written = 0;
     for piece in input.as_bytes().chunks(READ) {
@@ -365,10 +442,11 @@ fn gemini_stream() -> String {
     out
 }
 
-/// A conversation with long texts, tools and results.
-fn conversation(protocol: Protocol) -> String {
-    let long = "Some text with \"quotes\", line\nends and a bit of caf\u{e9}. ".repeat(60);
-    let rounds = LONG / (3 * long.len());
+/// A conversation of about that size with texts of so many sentences, tools and
+/// results.
+fn conversation(protocol: Protocol, size: usize, sentences: usize) -> String {
+    let long = "Some text with \"quotes\", line\nends and a bit of caf\u{e9}. ".repeat(sentences);
+    let rounds = size / (3 * long.len());
     let question = |i: usize| format!("{i}: {long}");
     let value = match protocol {
         Protocol::Responses => {

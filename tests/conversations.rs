@@ -11,6 +11,7 @@ mod support;
 use serde_json::{Map, Value, json};
 use support::dialect::Dialect;
 use support::talk::{Fact, PROVIDERS, last_body, model, told};
+use support::upstream::Upstream;
 use support::{FILE, Gateway, Response};
 
 const PATH: &str = "/v1/responses";
@@ -315,4 +316,133 @@ fn an_answer_that_is_not_kept_does_not_say_that_it_is() {
     let refused = app(&gateway, "POST", PATH, &next);
     assert_eq!(refused.status, 400, "{}", refused.text());
     assert_eq!(refused.json()["error"]["param"], "previous_response_id");
+}
+
+/// A provider of Responses that works in the background, and says what it was asked.
+fn in_background() -> Upstream {
+    Upstream::start(|mut wire| {
+        while let Some(request) = wire.request() {
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let asked: Vec<&str> = request
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .split(' ')
+                .collect();
+            let (status, body) = match asked.as_slice() {
+                ["POST", "/v1/responses", _] if request.contains("\"background\":true") => {
+                    ("queued", "")
+                }
+                ["POST", "/v1/responses", _] if request.contains("\"conversation\":\"conv_1\"") => {
+                    ("completed", r#","conversation":{"id":"conv_1"}"#)
+                }
+                ["GET", "/v1/responses/resp_b", _] => ("in_progress", ""),
+                ["POST", "/v1/responses/resp_b/cancel", _] => ("cancelled", ""),
+                _ => ("failed", ""),
+            };
+            wire.answer(
+                "200 OK",
+                &format!(
+                    r#"{{"id":"resp_b","object":"response","created_at":1,"model":"m","status":"{status}","output":[]{body}}}"#
+                ),
+            );
+        }
+    })
+}
+
+#[test]
+fn background_and_conversation_are_the_providers_own_or_are_refused_by_name() {
+    let provider = in_background();
+    let gateway = Gateway::with(&format!(
+        "providers:\n  own: {{ api_base_url: {{ responses: 'http://{0}/v1' }}, api_key: k }}\n  other: {{ api_base_url: {{ chat: 'http://{0}/v1' }}, api_key: k }}\n\
+         models:\n  own: {{ targets: [{{ provider: own, model: m }}] }}\n  other: {{ targets: [{{ provider: other, model: m }}] }}\nkeys:\n  app: {{ secret: sk-plexus-tests }}\n",
+        provider.address
+    ));
+    let body = json!({"model": "own", "input": "hi", "background": true});
+    let queued = gateway.ask("/v1/responses", &body).expect(200).json();
+    assert_eq!(
+        (&queued["id"], &queued["status"]),
+        (&json!("resp_b"), &json!("queued"))
+    );
+    gateway.rows(1);
+    let headers = [("authorization", "Bearer sk-plexus-tests")];
+    let status = |method: &str, path: &str| {
+        let answer = gateway.request(method, path, &headers, "").expect(200);
+        answer.json()["status"].clone()
+    };
+    support::await_some("the answer to be kept", || {
+        let found = gateway.request("GET", "/v1/responses/resp_b", &headers, "");
+        (found.status == 200).then_some(())
+    });
+    assert_eq!(status("GET", "/v1/responses/resp_b"), "in_progress");
+    assert_eq!(status("POST", "/v1/responses/resp_b/cancel"), "cancelled");
+    let body = json!({"model": "own", "input": "hi", "conversation": "conv_1"});
+    let answer = gateway.ask("/v1/responses", &body).expect(200).json();
+    assert_eq!(answer["conversation"]["id"], "conv_1");
+
+    for (name, value) in [
+        ("background", json!(true)),
+        ("conversation", json!("conv_1")),
+    ] {
+        let mut body = json!({"model": "other", "input": "hi"});
+        body[name] = value;
+        let refused = gateway.ask("/v1/responses", &body).expect(400).json();
+        assert_eq!(refused["error"]["param"], name, "{refused}");
+        assert_eq!(
+            refused["error"]["code"], "unsupported_parameter",
+            "{refused}"
+        );
+        let said = refused["error"]["message"].as_str().unwrap();
+        assert!(said.contains("protocol"), "{said}");
+    }
+}
+
+#[test]
+fn a_key_says_where_reasoning_is_looked_for() {
+    let settings = "  renamed: { secret: sk-renamed, chatReasoning: reasoning }\n  detailed: { secret: sk-detailed, chat_reasoning: details }\n  content: { secret: sk-content, responsesReasoning: content }\n";
+    let gateway = Gateway::with(&format!("{PROVIDERS}{settings}"));
+    let ask = |secret: &str, path: &str, body: &Value| {
+        let bearer = format!("Bearer {secret}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        gateway
+            .request("POST", path, &headers, body.to_string())
+            .expect(200)
+            .json()
+    };
+    let name = model(Dialect::Messages, "reasoning+echo");
+    let chat = json!({"model": name, "reasoning_effort": "low", "messages": [{"role": "user", "content": "hi"}]});
+    let message =
+        |secret: &str| ask(secret, "/v1/chat/completions", &chat)["choices"][0]["message"].clone();
+    let usual = message("sk-plexus-tests");
+    assert!(
+        usual["reasoning_content"].is_string() && usual["reasoning"].is_null(),
+        "{usual}"
+    );
+    let renamed = message("sk-renamed");
+    assert_eq!(
+        (&renamed["reasoning"], &renamed["reasoning_content"]),
+        (&usual["reasoning_content"], &Value::Null)
+    );
+    let detailed = message("sk-detailed");
+    assert_eq!(detailed["reasoning_content"], usual["reasoning_content"]);
+    assert_eq!(
+        detailed["reasoning_details"][0]["text"], usual["reasoning_content"],
+        "{detailed}"
+    );
+
+    let body =
+        json!({"model": name, "reasoning": {"effort": "low", "summary": "auto"}, "input": "hi"});
+    let item = |secret: &str| ask(secret, "/v1/responses", &body)["output"][0].clone();
+    let usual = item("sk-plexus-tests");
+    assert_eq!(usual["type"], "reasoning");
+    assert!(usual["summary"][0]["text"].is_string(), "{usual}");
+    let content = item("sk-content");
+    assert_eq!(content["summary"], json!([]));
+    assert_eq!(
+        content["content"][0]["text"], usual["summary"][0]["text"],
+        "{content}"
+    );
 }
