@@ -105,14 +105,11 @@ impl Tokens {
 
     /// The tokens of two answers together.
     #[must_use]
-    pub const fn plus(&self, other: &Self) -> Self {
-        const fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-            match (one, other) {
-                (Some(one), Some(other)) => Some(one.saturating_add(other)),
-                (Some(one), None) => Some(one),
-                (None, other) => other,
-            }
-        }
+    pub fn plus(&self, other: &Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
         Self {
             input: sum(self.input, other.input),
             cache_read: sum(self.cache_read, other.cache_read),
@@ -122,6 +119,17 @@ impl Tokens {
             tool_prompt: sum(self.tool_prompt, other.tool_prompt),
             output: sum(self.output, other.output),
             reasoning: sum(self.reasoning, other.reasoning),
+            audio_input: sum(self.audio_input, other.audio_input),
+            image_input: sum(self.image_input, other.image_input),
+            audio_output: sum(self.audio_output, other.audio_output),
+            image_output: sum(self.image_output, other.image_output),
+            charge: match (self.charge, other.charge) {
+                (Some(one), Some(other)) => Some(Charge {
+                    total: one.total.plus(other.total),
+                    parts: None,
+                }),
+                (one, other) => one.or(other),
+            },
         }
     }
 
