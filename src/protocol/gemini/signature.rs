@@ -16,16 +16,16 @@ pub(super) const SENTINEL: &str = "skip_thought_signature_validator";
 const OLD_SENTINEL: &str = "context_engineering_is_the_way_to_go";
 
 /// A signature that a client sent: unwrapped if it is an envelope. The second
-/// value is the reasoning that came home with it. `None` for a word that only
+/// value is the reasoning that came home with it. `None` for what only
 /// stands in for a signature.
 pub(super) fn inward(data: Str<'_>) -> Option<(Opaque<'_>, Option<String>)> {
     if data.is(SENTINEL) || data.is(OLD_SENTINEL) {
         return None;
     }
-    Some(envelope::inward(
-        standard(data),
-        OpaqueKind::GeminiSignature,
-    ))
+    let (opaque, text) = envelope::inward(standard(data), OpaqueKind::GeminiSignature);
+    // The mark of a call that Google did not make says nothing else.
+    let mark = opaque.kind == OpaqueKind::Unsigned && opaque.data.is_empty() && text.is_none();
+    (!mark).then_some((opaque, text))
 }
 
 /// Google's own SDKs send bytes back in the URL-safe alphabet.

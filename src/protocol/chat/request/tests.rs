@@ -9,7 +9,9 @@ use crate::protocol::ir::{
     Lifetime, Media, MediaKind, Opaque, OpaqueKind, Part, Reasoning, ReasoningMode, Role, Service,
     Source, SystemBlock, Text, Thought, Tool, ToolChoice, ToolResult, Turn,
 };
-use crate::protocol::json::{Raw, Str};
+use crate::protocol::json::{Raw, Str, Tape};
+use crate::protocol::notes::{Notes, Severity};
+use crate::protocol::translate::decode_request;
 
 const HI: &str = r#""model":"m","messages":[{"role":"user","content":"hi"}]"#;
 
@@ -137,8 +139,15 @@ fn null_is_as_good_as_absent_and_numbers_keep_their_digits() {
 
 #[test]
 fn unknown_fields_are_noted_and_hints_are_not_warned_of() {
-    let (_, notes) = decoded(&with(r#""foo":1,"prediction":{},"metadata":{}"#), |_| ()).unwrap();
-    assert_eq!(notes, ["dropped:foo", "(dropped:prediction)"]);
+    let body = with(r#""foo":1,"prediction":{"x":1},"metadata":{"k":1},"image_config":null"#);
+    let (mut tape, mut notes) = (Tape::new(), Notes::new());
+    decode_request(Protocol::Chat, tape.parse(&body).unwrap(), &mut notes).unwrap();
+    let notes: Vec<_> = notes
+        .iter()
+        .map(|note| (note.what.as_ref(), note.severity))
+        .collect();
+    let wanted = [("foo", Severity::Warn), ("prediction", Severity::Info)];
+    assert_eq!(notes, wanted);
 }
 
 #[test]

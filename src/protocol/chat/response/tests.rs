@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use super::{decode, encode, take_think_tags};
 use crate::protocol::Protocol;
 use crate::protocol::chat::testing::reply;
+use crate::protocol::envelope;
 use crate::protocol::error::{ErrorClass, UpstreamError};
 use crate::protocol::ir::{
     Annotation, Arguments, Call, Choice, Finish, Opaque, OpaqueKind, Part, Response, Text, Thought,
@@ -306,8 +307,14 @@ fn calls_are_written_in_the_form_that_the_client_knows() {
     );
     let message = &found["choices"][0]["message"];
     assert_eq!(message["content"], Json::Null);
+    // Google's own signature too: most who speak chat would refuse it.
+    let signature = &message["tool_calls"][0]["extra_content"]["google"]["thought_signature"];
+    assert!(
+        signature.as_str().unwrap().starts_with(envelope::MARK),
+        "{message}"
+    );
     let wanted = json!([{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"k\":\"v\"}"},
-        "extra_content": {"google": {"thought_signature": "c2ln"}}}]);
+        "extra_content": {"google": {"thought_signature": signature}}}]);
     assert_eq!(message["tool_calls"], wanted);
     assert_eq!(found["choices"][0]["finish_reason"], "tool_calls");
     let legacy = Reply {

@@ -5,6 +5,7 @@ use serde_json::{Value as Tree, json};
 
 use super::{decode, encode};
 use crate::protocol::Protocol;
+use crate::protocol::envelope;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::ir::{
     Annotation, Arguments, Call, Choice, Finish, HostedKind, MediaKind, Opaque, OpaqueKind, Part,
@@ -160,10 +161,17 @@ fn an_answer_is_written_with_all_its_members() {
         vec![Part::Text(Text::new(Str::new("a"))), Part::Call(call)],
         Finish::ToolUse,
     );
+    let written = written(&response, false);
+    // By this the call is known again as one that Google did not make.
+    let mark = &written["candidates"][0]["content"]["parts"][1]["thoughtSignature"];
+    assert!(
+        mark.as_str().unwrap().starts_with(envelope::MARK),
+        "{written}"
+    );
     assert_eq!(
-        written(&response, false),
+        written,
         json!({"candidates": [{"content": {"role": "model", "parts": [{"text": "a"},
-            {"functionCall": {"id": "toolu_1", "name": "f", "args": {"a": 1}}}]}, "finishReason": "STOP", "index": 0}],
+            {"functionCall": {"id": "toolu_1", "name": "f", "args": {"a": 1}}, "thoughtSignature": mark}]}, "finishReason": "STOP", "index": 0}],
             "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 4, "totalTokenCount": 7,
                 "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 3}]},
             "modelVersion": "alias", "responseId": "ID"})

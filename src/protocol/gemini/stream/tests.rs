@@ -520,7 +520,9 @@ fn a_stream_is_nothing_but_chunks_and_the_last_has_it_all() {
         "data: {\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"a\\n\\\"\"}]},\"index\":0}],\"modelVersion\":\"alias\",\"responseId\":\"0123456789ABCDEFGHIJKLMN\"}\n\n"
     ));
     assert!(
-        out.contains(r#"{"functionCall":{"id":"i","name":"f","args":{"z":1.0}}}"#),
+        out.contains(
+            r#"{"functionCall":{"id":"i","name":"f","args":{"z":1.0}},"thoughtSignature":"UExYM"#
+        ),
         "{out}"
     );
     let frames = frames(&out);
