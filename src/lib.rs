@@ -52,6 +52,7 @@ pub mod capture;
 pub mod routing;
 pub mod sight;
 pub mod upstream;
+pub mod catalogue;
 pub mod exchange;
 pub mod relay;
 pub mod body;

@@ -194,6 +194,7 @@ fn build(check: &mut Check<'_>, whole: Node) -> Option<Config> {
         revision: 1,
         server: settings::server(check, root),
         store: settings::store(check, root),
+        catalogue: settings::catalogue(check, root),
         logging: settings::logging(check, root),
         failover: settings::failover(root),
         attempt_timeout: settings::attempt_timeout(root),
