@@ -131,10 +131,10 @@ impl Restart {
         self.possible.store(possible, Ordering::SeqCst);
     }
 
-    /// Asks for it; false when nobody can bring it about.
+    /// Asks for it; false when nobody can bring it about, or it was asked for.
     #[must_use]
     pub fn ask(&self) -> bool {
-        let possible = self.possible.load(Ordering::SeqCst);
+        let possible = self.possible.swap(false, Ordering::SeqCst);
         if possible {
             self.asked.notify_one();
         }

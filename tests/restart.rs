@@ -268,6 +268,58 @@ impl Program {
 }
 
 #[test]
+fn a_restart_that_fails_leaves_the_process_as_it_was() {
+    let program = Program::start(Program::prepare());
+    let file = program.folder.path().join("plexus.yaml");
+    fs::write(&file, "nonsense: true\n").unwrap();
+    let load = Load::start(program.address);
+    program.manage("POST", "/restart", &Value::Null).unwrap();
+    // It can be asked for again when it has failed.
+    await_some("the restart to fail", || {
+        let headers = [("x-admin-key", ADMIN)];
+        let client = support::client::Client::of(program.address);
+        let again = client.request("POST", "/v0/management/restart", &headers, b"");
+        (again.status == 200).then_some(())
+    });
+    load.go_on();
+    load.finish();
+    assert_eq!(program.revision(), Some(1));
+}
+
+#[test]
+fn the_sockets_of_a_service_manager_are_used() {
+    use command_fds::{CommandFdExt, FdMapping};
+    let folder = Program::prepare();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plexus"));
+    command
+        .args(["serve", "--threads", "2"])
+        .current_dir(folder.path())
+        .env("ADMIN_KEY", ADMIN)
+        // Taken already, so that binding it would fail.
+        .env("HOST", "127.0.0.1")
+        .env("PORT", address.port().to_string())
+        .env("LISTEN_FDS", "1")
+        .env_remove("LISTEN_PID")
+        .stdin(Stdio::null())
+        .fd_mappings(vec![FdMapping {
+            parent_fd: listener.try_clone().unwrap().into(),
+            child_fd: 3,
+        }])
+        .unwrap();
+    let program = Program {
+        child: command.spawn().unwrap(),
+        address,
+        folder,
+    };
+    assert_eq!(program.revision(), Some(1));
+    program.signal(Signal::TERM);
+    let mut program = program;
+    assert!(program.child.wait().unwrap().success());
+}
+
+#[test]
 fn a_restore_that_was_killed_before_it_replaced_the_file_is_finished_at_the_next_start() {
     let folder = Program::prepare();
     let file = folder.path().join("plexus.yaml");

@@ -277,7 +277,6 @@ impl Watcher<'_> {
     async fn bridge(&self) -> Option<Bridge> {
         let program = self.program?.clone();
         let sockets = self.server.sockets().again();
-        self.app.restart.set_possible(false);
         tracing::info!("restarting");
         let begun = tokio::task::spawn_blocking(move || program.bridge(&sockets?)).await;
         match begun.unwrap_or_else(|error| Err(error.into())) {

@@ -334,7 +334,7 @@ fn borrowed(path: &[String]) -> Vec<&str> {
 }
 
 /// The smallest part of the text that will do.
-fn quick_set(text: &str, path: &[&str], value: &Value) -> Option<String> {
+pub(super) fn quick_set(text: &str, path: &[&str], value: &Value) -> Option<String> {
     let (section, rest) = path.split_first()?;
     if let [name, ..] = rest
         && let Some(region) = region::entry(text, section, name)

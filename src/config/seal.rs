@@ -1,13 +1,14 @@
 //! Where secrets stand in the file, and how they are opened when it is read
 //! and sealed when it is written. What a secret is for is not known here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
+use super::draft::quick_set;
 use super::edit::{self, EditError};
 use super::fault::Fault;
 use super::file;
@@ -175,26 +176,57 @@ pub(in crate::config) fn sealed(
         return Ok(text.to_owned());
     }
     let plan = Plan::new(vault, before, &root, which);
-    let mut wanted = root.to_json_map();
-    let mut needed = wanted.clone();
+    let mut all = Vec::new();
     for (spot, secret) in &clear {
-        let Some((sealed, need)) = plan.instead(spot, secret)? else {
-            continue;
-        };
-        put(&mut wanted, &spot.written, &sealed);
-        if need == Need::Must {
-            put(&mut needed, &spot.written, &sealed);
-        }
+        all.extend(plan.instead(spot, secret)?);
     }
-    match edit::set(text, &[], &Value::Object(wanted)) {
+    match written(text, &root, &all) {
         // One that was written by hand before can stay, if it must.
         Err(EditError::Layout(_)) if which == Which::Changed => {
-            let outcome = edit::set(text, &[], &Value::Object(needed))?;
+            all.retain(|instead| instead.need == Need::Must);
+            let outcome = written(text, &root, &all)?;
             tracing::warn!("secrets in the configuration file share an anchor and stay in clear");
             Ok(outcome)
         }
         outcome => outcome,
     }
+}
+
+/// Most secrets that are written each by the lines of its entry; for more it is
+/// quicker to read the whole file once.
+const FEW: usize = 16;
+
+/// The text with sealed secrets in their places.
+fn written(text: &str, root: &Node, all: &[Instead]) -> Result<String, EditError> {
+    if all.is_empty() {
+        return Ok(text.to_owned());
+    }
+    let mut wanted = root.to_json_map();
+    for instead in all {
+        put(&mut wanted, &instead.at, &instead.sealed);
+    }
+    if all.len() <= FEW {
+        let quick = all.iter().try_fold(text.to_owned(), |text, instead| {
+            let at: Vec<&str> = instead.at.iter().map(String::as_str).collect();
+            quick_set(&text, &at, &Value::from(&*instead.sealed))
+        });
+        // That was a guess about the text.
+        let says = |text: &String| {
+            let (root, faults) = tree::parse(text);
+            faults.is_empty() && root.to_json_map() == wanted
+        };
+        if let Some(text) = quick.filter(says) {
+            return Ok(text);
+        }
+    }
+    edit::set(text, &[], &Value::Object(wanted))
+}
+
+/// What is written instead of a secret in clear.
+struct Instead {
+    at: Vec<String>,
+    sealed: String,
+    need: Need,
 }
 
 /// The text with every sealed secret sealed anew by another vault, and how many
@@ -249,13 +281,13 @@ enum Need {
 struct Plan<'a> {
     vault: &'a Vault,
     which: Which,
-    old: Node,
     old_secrets: HashMap<Vec<String>, String>,
-    new: &'a Node,
+    /// Entries, and fields at the top, that did not say the same.
+    changed: HashSet<Vec<String>>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(vault: &'a Vault, before: &str, new: &'a Node, which: Which) -> Self {
+    fn new(vault: &'a Vault, before: &str, new: &Node, which: Which) -> Self {
         let mut old = tree::parse(before).0;
         let mut old_secrets = HashMap::new();
         secrets(&mut old, &mut |spot, node| {
@@ -266,41 +298,62 @@ impl<'a> Plan<'a> {
         Self {
             vault,
             which,
-            old,
             old_secrets,
-            new,
+            changed: changed(&old, new),
         }
     }
 
-    /// What is written instead of a secret in clear; `None` if it stays.
-    fn instead(&self, spot: &Spot, secret: &str) -> Result<Option<(String, Need)>, EditError> {
+    /// `None` if it stays as it is.
+    fn instead(&self, spot: &Spot, secret: &str) -> Result<Option<Instead>, EditError> {
         let place = spot.place();
+        let instead = |sealed: String, need| Instead {
+            at: spot.written.clone(),
+            sealed,
+            need,
+        };
         let old = self.old_secrets.get(&spot.names).map(String::as_str);
         if let Some(old) = old.filter(|old| Vault::is_sealed(old))
             && self.vault.open(&place, old).as_deref() == Ok(secret)
         {
-            return Ok(Some((old.to_owned(), Need::Must)));
+            return Ok(Some(instead(old.to_owned(), Need::Must)));
         }
+        let entry = spot.written.get(..2).unwrap_or(&spot.written);
         let unchanged = old == Some(secret);
-        if unchanged && self.which == Which::Changed && self.same_entry(spot) {
+        if unchanged && self.which == Which::Changed && !self.changed.contains(entry) {
             return Ok(None);
         }
         let sealed = self.vault.seal(&place, secret);
         let sealed = sealed.map_err(|error| EditError::Sealing(error.to_string()))?;
         let need = if unchanged { Need::Should } else { Need::Must };
-        Ok(Some((sealed, need)))
+        Ok(Some(instead(sealed, need)))
     }
+}
 
-    /// Whether the entry that the secret belongs to says what it said before.
-    fn same_entry(&self, spot: &Spot) -> bool {
-        let entry = |root: &Node| {
-            let mut names = spot.written.iter().take(2);
-            let section = root.get(names.next()?)?;
-            let entry = names.next().map_or(Some(section), |name| section.get(name));
-            entry.map(Node::to_json)
-        };
-        entry(&self.old) == entry(self.new)
+fn changed(old: &Node, new: &Node) -> HashSet<Vec<String>> {
+    let mut changed = HashSet::new();
+    for section in new.entries() {
+        let before = old.get(&section.key);
+        let before: HashMap<&str, &Node> = before
+            .map_or(&[][..], Node::entries)
+            .iter()
+            .map(|entry| (entry.key.as_str(), &entry.value))
+            .collect();
+        for entry in section.value.entries() {
+            let same = before
+                .get(entry.key.as_str())
+                .is_some_and(|before| before.says_the_same(&entry.value));
+            if !same {
+                changed.insert(vec![section.key.clone(), entry.key.clone()]);
+            }
+        }
+        let same = old
+            .get(&section.key)
+            .is_some_and(|before| before.says_the_same(&section.value));
+        if section.value.entries().is_empty() && !same {
+            changed.insert(vec![section.key.clone()]);
+        }
     }
+    changed
 }
 
 /// Where a secret stands.

@@ -204,6 +204,23 @@ impl Node {
             .collect()
     }
 
+    /// Whether both say the same, wherever they stand.
+    pub(in crate::config) fn says_the_same(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Yaml::List(one), Yaml::List(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| a.says_the_same(b))
+            }
+            (Yaml::Map(one), Yaml::Map(other)) => {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(other)
+                        .all(|(a, b)| a.key == b.key && a.value.says_the_same(&b.value))
+            }
+            (one, other) => one == other,
+        }
+    }
+
     /// Bytes and levels, roughly.
     fn extent(&self) -> (usize, usize) {
         let add = |(bytes, levels): (usize, usize), (more, below): (usize, usize)| {

@@ -272,6 +272,19 @@ pub(super) fn delete_slice(
     Ok(deleted as u64)
 }
 
+/// Works out what rows weigh that came from elsewhere.
+pub(super) fn measure(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection
+        .execute(
+            "UPDATE captures SET size = ?1 + length(about) + coalesce(length(request), 0)
+                 + coalesce(length(sent), 0) + coalesce(length(received), 0)
+                 + coalesce(length(answer), 0)
+             WHERE size = 0",
+            [signed(OVERHEAD)],
+        )
+        .map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

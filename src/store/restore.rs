@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::error::StoreError;
 use super::names::Names;
 use super::sheets::{self, Intake, SheetError, Taken};
-use super::{schema, secrets};
+use super::{captures, schema, secrets, usage};
 use crate::vault::Vault;
 
 /// Writes a database's new content.
@@ -82,8 +82,8 @@ impl<'a> Restore<'a> {
     /// # Errors
     /// SQLite refuses.
     pub fn finish(&mut self) -> Result<(), SheetError> {
-        self.connection.execute_batch(REBUILT)?;
-        Ok(())
+        captures::measure(self.connection)?;
+        Ok(usage::recount(self.connection)?)
     }
 
     /// Puts these in place of all secrets of that kind: names and values.
@@ -114,15 +114,6 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 }
-
-/// What is counted from rows.
-const REBUILT: &str = "
-UPDATE captures SET size = 200 + length(about) + coalesce(length(request), 0)
-    + coalesce(length(sent), 0) + coalesce(length(received), 0) + coalesce(length(answer), 0)
-    WHERE size = 0;
-INSERT INTO usage_hours (hour, key_id, rows)
-    SELECT (id >> 20) / 3600000, coalesce(key_id, 0), count(*) FROM usage GROUP BY 1, 2;
-";
 
 /// The configuration that the database waits for.
 pub(super) fn pending(connection: &Connection) -> Result<Option<PendingConfig>, rusqlite::Error> {

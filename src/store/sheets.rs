@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::ledger::first_id;
 use super::names::{Interner, Names};
+use super::usage::COUNTED;
 
 /// A table by the name that the API's backups know it by.
 struct Sheet {
@@ -74,9 +75,8 @@ enum Form {
 const NULL: &str = "\\N";
 const KEPT: &str = "plexus.";
 
-/// Tables that others are worked out into, that hold texts for the others, or
-/// that a backup has elsewhere.
-const LEFT_OUT: [&str; 4] = ["names", "usage_hours", "secrets", "pending_config"];
+/// Tables that hold texts for the others, or that a backup has elsewhere.
+const LEFT_OUT: [&str; 3] = ["names", "secrets", "pending_config"];
 
 macro_rules! name_of {
     ($column:literal) => {
@@ -367,8 +367,8 @@ pub(super) fn names(connection: &Connection) -> Result<Vec<String>, SheetError> 
 /// All tables that a restore empties.
 pub(super) fn tables(connection: &Connection) -> Result<Vec<String>, SheetError> {
     let kept_rows = SHEETS.iter().filter_map(|sheet| sheet.table);
-    let derived = ["names", "usage_hours"].into_iter();
-    let mut tables: Vec<String> = kept_rows.chain(derived).map(str::to_owned).collect();
+    let tables = kept_rows.chain(COUNTED).chain(["names"]);
+    let mut tables: Vec<String> = tables.map(str::to_owned).collect();
     let own = own_tables(connection)?.into_iter();
     tables.extend(own.filter_map(|sheet| sheet.strip_prefix("plexus_").map(str::to_owned)));
     Ok(tables)
@@ -385,7 +385,8 @@ fn own_tables(connection: &Connection) -> Result<Vec<String>, SheetError> {
     for name in all {
         let name = name?;
         let known = SHEETS.iter().any(|sheet| sheet.table == Some(&name));
-        if !known && !LEFT_OUT.contains(&&*name) {
+        let left_out = LEFT_OUT.contains(&&*name) || COUNTED.contains(&&*name);
+        if !known && !left_out {
             own.push(format!("plexus_{name}"));
         }
     }

@@ -520,6 +520,17 @@ fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// Tables that are counted from usage rows.
+pub(super) const COUNTED: [&str; 1] = ["usage_hours"];
+
+/// Counts all rows anew into those tables, which are empty.
+pub(super) fn recount(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(
+        "INSERT INTO usage_hours (hour, key_id, rows)
+         SELECT (id >> 20) / 3600000, coalesce(key_id, 0), count(*) FROM usage GROUP BY 1, 2",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
