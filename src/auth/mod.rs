@@ -3,7 +3,7 @@
 
 mod throttle;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
@@ -115,15 +115,35 @@ pub fn client_address(
     let Some(peer) = peer.filter(is_trusted) else {
         return peer;
     };
-    let forwarded = headers.get_all("x-forwarded-for");
-    let listed: Vec<IpAddr> = forwarded
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|entry| entry.trim().parse().ok())
-        .collect();
-    let outside = listed.iter().rev().find(|address| !is_trusted(address));
-    Some(outside.or_else(|| listed.first()).copied().unwrap_or(peer))
+    let forwarded = headers.get_all("x-forwarded-for").iter().rev();
+    let entries = forwarded.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    let mut nearest = peer;
+    for entry in entries.map(str::trim).filter(|entry| !entry.is_empty()) {
+        // What stands to the left of an entry that says nothing may be anybody's
+        // invention: no list of addresses may be met by it.
+        let Some(address) = forwarded_address(entry) else {
+            return Some(NOWHERE);
+        };
+        nearest = address;
+        if !is_trusted(&address) {
+            break;
+        }
+    }
+    Some(nearest)
+}
+
+/// An address that no client has.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// An entry of `x-forwarded-for`: an address, in brackets or with a port as some
+/// proxies write it.
+fn forwarded_address(entry: &str) -> Option<IpAddr> {
+    let with_port = || entry.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    let bare = entry
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let address = bare.unwrap_or(entry).parse().ok().or_else(with_port);
+    address.map(|address: IpAddr| address.to_canonical())
 }
 
 fn header_credentials(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -285,5 +305,62 @@ mod tests {
         let from = |address: &str| caller(&config(), &sent, None, address.parse().ok(), 0).is_ok();
         assert!(from("10.1.2.3"));
         assert!(!from("192.168.1.1"));
+    }
+
+    #[test]
+    fn promise_18_forwarded_addresses_count_from_trusted_proxies_alone() {
+        let trusted: Vec<ipnet::IpNet> = ["10.0.0.0/8", "::1/128"]
+            .map(|net| net.parse().unwrap())
+            .into();
+        let client = |peer: &str, forwarded: &'static str| {
+            let sent = headers(&[("x-forwarded-for", forwarded)]);
+            let address = client_address(&trusted, peer.parse().ok(), &sent);
+            address.unwrap().to_string()
+        };
+        for (peer, forwarded, expected) in [
+            ("192.0.2.1", "10.2.3.4", "192.0.2.1"),
+            ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
+            (
+                "10.0.0.1",
+                "1.1.1.1, 198.51.100.7, 10.0.0.2",
+                "198.51.100.7",
+            ),
+            ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+            ("10.0.0.1", "", "10.0.0.1"),
+            ("10.0.0.1", "10.9.9.9, 198.51.100.7:4321", "198.51.100.7"),
+            ("::1", "[2001:db8::5]", "2001:db8::5"),
+            ("::1", "[2001:db8::5]:443, ::ffff:10.0.0.1", "2001:db8::5"),
+            ("10.0.0.1", "10.9.9.9, unknown", "0.0.0.0"),
+            ("10.0.0.1", "10.9.9.9, unknown, 10.0.0.2", "0.0.0.0"),
+        ] {
+            assert_eq!(client(peer, forwarded), expected, "{peer} {forwarded}");
+        }
+        let none = client_address(&[], "10.0.0.1".parse().ok(), &headers(&[]));
+        assert_eq!(none.unwrap().to_string(), "10.0.0.1");
+    }
+
+    /// What is presented is never a question to a database, only bytes of which
+    /// the digest is looked up.
+    #[test]
+    fn promise_16_a_credential_is_found_by_its_digest_whatever_it_says() {
+        let config = config();
+        for credential in [
+            "' OR '1'='1",
+            "sk-1'; DROP TABLE usage; --",
+            "%73k-1",
+            "sk-1 ",
+            "SK-1",
+            "sk-",
+            "sk-11",
+        ] {
+            let found = accept(&config, credential, None, 0);
+            assert!(found.is_none(), "{credential}");
+        }
+        let bytes = digest(&SHA256, b"sk-1");
+        let mut wanted = [0; 32];
+        wanted.copy_from_slice(bytes.as_ref());
+        let key = config.key_by_digest(&wanted).unwrap();
+        assert_eq!(&*key.name, "app");
+        assert!(!format!("{key:?}").contains("sk-1"), "it is never shown");
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! This folder must not know sockets or the store.
 
+mod access;
 mod adapter;
 mod address;
 mod alias;
@@ -42,6 +43,7 @@ use serde_json::{Map, Value};
 use crate::protocol::Protocol;
 use crate::protocol::adapt::Chain;
 use crate::protocol::translate::ChatReasoning;
+pub use access::{lists, permits};
 pub use check::{adopted, check, document, opened, store_path};
 pub use draft::Draft;
 pub use fault::{Fault, describe, nearest};
@@ -66,8 +68,6 @@ pub struct Config {
     pub server: ServerSettings,
     /// The database.
     pub store: StoreSettings,
-    /// Where catalogues of models come from.
-    pub catalogue: CatalogueSettings,
     /// Log level and form.
     pub logging: LoggingSettings,
     /// Providers by id, in file order.
@@ -218,21 +218,6 @@ pub struct StoreSettings {
     pub responses: bool,
     /// Days that they are kept.
     pub response_days: u32,
-}
-
-/// The `catalogue:` section. A catalogue without an address is not fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatalogueSettings {
-    /// Whether they are fetched by themselves.
-    pub enabled: bool,
-    /// How often.
-    pub refresh: Duration,
-    /// OpenRouter's list of models.
-    pub open_router: Option<String>,
-    /// The one of models.dev.
-    pub models_dev: Option<String>,
-    /// Charm's Catwalk.
-    pub catwalk: Option<String>,
 }
 
 /// The `logging:` section.
@@ -538,9 +523,10 @@ pub struct Key {
     pub secret: Secret,
     /// For people.
     pub comment: Option<String>,
-    /// Model names as the client sends them; empty is any.
+    /// Model names as the client sends them, or patterns; empty is any.
     pub allowed_models: Vec<String>,
-    /// Model names refused; wins over `allowed_models`.
+    /// Names of models, aliases and targets that are refused; wins over
+    /// `allowed_models`.
     pub excluded_models: Vec<String>,
     /// Providers it may reach; empty is any.
     pub allowed_providers: Vec<String>,
@@ -640,6 +626,18 @@ pub enum QuotaCounts {
     Tokens,
     /// US dollars.
     Cost,
+}
+
+impl QuotaCounts {
+    /// The word in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Cost => "cost",
+        }
+    }
 }
 
 /// When a stream counts as stalled: `stall:`, with the provider's own values

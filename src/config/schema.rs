@@ -223,8 +223,8 @@ pub(in crate::config) static FILE: Table = closed(&[
     field("providers", Shape::Map(&Shape::Fields(&PROVIDER))),
     field("models", Shape::Map(&Shape::Fields(&ALIAS))),
     field("keys", Shape::Map(&Shape::Fields(&KEY))),
-    field("user_quotas", Shape::Map(&Shape::Fields(&USER_QUOTA))).later("user quotas"),
-    field("default_quotas", TEXTS).later("user quotas"),
+    field("user_quotas", Shape::Map(&Shape::Fields(&USER_QUOTA))),
+    field("default_quotas", TEXTS),
     field("mcp_servers", Shape::Map(&Shape::Fields(&MCP_SERVER)))
         .also("mcpServers")
         .later("the MCP gateway"),
@@ -244,7 +244,6 @@ pub(in crate::config) static FILE: Table = closed(&[
     field("vision_fallthrough", Shape::Fields(&VISION_FALLTHROUGH)),
     field("compaction", Shape::Fields(&COMPACTION)).later("compaction"),
     field("captureTraceOnError", Shape::Flag),
-    field("catalogue", Shape::Fields(&CATALOGUE)),
     field("strict", Shape::Flag),
     field("custom", Shape::Object),
 ]);
@@ -288,14 +287,6 @@ static STORE: Table = closed(&[
     field("url", Shape::Text),
     field("retention", Shape::Fields(&RETENTION)),
     field("responses", Shape::Flag),
-]);
-
-static CATALOGUE: Table = closed(&[
-    field("enabled", Shape::Flag),
-    field("refreshMinutes", Shape::Whole(1, 525_600)),
-    field("openrouter", Shape::Nullable(&Shape::Text)),
-    field("modelsDev", Shape::Nullable(&Shape::Text)),
-    field("catwalk", Shape::Nullable(&Shape::Text)),
 ]);
 
 const DAYS: Shape = Shape::Whole(0, 36_500);
@@ -734,9 +725,7 @@ static METADATA: Table = closed(&[
 pub(in crate::config) static KEY: Table = closed(&[
     field("secret", Shape::Secret).required(),
     field("comment", Shape::Nullable(&Shape::Text)),
-    field("quotas", Shape::Either(&[Shape::Text, TEXTS]))
-        .also("quota")
-        .later("user quotas"),
+    field("quotas", Shape::Either(&[Shape::Text, TEXTS])).also("quota"),
     field("allowedModels", TEXTS),
     field("excludedModels", TEXTS),
     field("allowedProviders", TEXTS),

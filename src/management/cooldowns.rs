@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call, Reply};
 use crate::auth::Principal;
+use crate::config::permits;
 use crate::routing::cooldown::{Cooldown, Rest};
-use crate::routing::permits;
 use crate::routing::standing::Change;
 
 /// Something that can rest.

@@ -8,7 +8,7 @@ use super::permit::Permits;
 use super::standing::Pass;
 use super::table::{Candidate, Group};
 use super::window::Averages;
-use super::{Asked, Resolution, Switchboard, may_reach, selector};
+use super::{Asked, Denial, Resolution, Switchboard, denial, selector};
 use crate::config::{Alias, Config, Key, Selector, Target};
 
 /// A candidate in its place.
@@ -91,9 +91,12 @@ pub fn explain(
         left_out: Vec::new(),
     };
     for candidate in &route.candidates {
-        if key.is_some_and(|key| !may_reach(key, candidate)) {
-            explanation.leave_out(candidate, "the key may not use this provider".into());
-        }
+        let reason = match key.and_then(|key| denial(key, candidate)) {
+            None => continue,
+            Some(Denial::Provider) => "the key may not use this provider",
+            Some(Denial::Model) => "the key may not use this model",
+        };
+        explanation.leave_out(candidate, reason.into());
     }
     for (candidate, pass) in resolution.resting() {
         explanation.leave_out(candidate, pass.to_string());

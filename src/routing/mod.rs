@@ -34,7 +34,7 @@ pub mod window;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::{Config, Key, nearest};
+use crate::config::{Config, Key, lists, nearest, permits};
 use crate::protocol::Protocol;
 use cooldown::Health;
 use dice::Dice;
@@ -192,11 +192,16 @@ pub(in crate::routing) fn resolve(
         exploration: asked.explores.then_some(&config.exploration),
     };
     let mut passed_over = Vec::new();
-    let mut denied = 0;
-    let restricted = !key.allowed_providers.is_empty() || !key.excluded_providers.is_empty();
+    let mut denied = (0, 0);
+    let restricted = !key.allowed_providers.is_empty()
+        || !key.excluded_providers.is_empty()
+        || !key.excluded_models.is_empty();
     let mut fits = |place: usize, candidate: &Candidate| {
-        if restricted && !may_reach(key, candidate) {
-            denied += 1;
+        if restricted && let Some(denial) = denial(key, candidate) {
+            match denial {
+                Denial::Provider => denied.0 += 1,
+                Denial::Model => denied.1 += 1,
+            }
             return false;
         }
         match candidate.standing.health(asked.now) {
@@ -213,8 +218,12 @@ pub(in crate::routing) fn resolve(
     for group in &route.groups {
         selector::order(&route, group, circumstances, dice, &mut fits, &mut chosen);
     }
-    if denied == route.candidates.len() {
-        return Err(Unresolved::ProvidersDenied(asked.model.into()));
+    if denied.0 + denied.1 == route.candidates.len() {
+        let model = asked.model.into();
+        return Err(match denied.1 {
+            0 => Unresolved::ProvidersDenied(model),
+            _ => Unresolved::ModelDenied(model),
+        });
     }
     Ok(Resolution {
         route,
@@ -223,12 +232,25 @@ pub(in crate::routing) fn resolve(
     })
 }
 
-fn may_reach(key: &Key, candidate: &Candidate) -> bool {
-    permits(
-        &key.allowed_providers,
-        &key.excluded_providers,
-        &candidate.provider.id,
-    )
+/// What of a target a key may not use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::routing) enum Denial {
+    Provider,
+    Model,
+}
+
+/// What of that target the key may not use. Exclusions of models hold for the
+/// target's own name, alone and behind its provider's, whatever name led here.
+pub(in crate::routing) fn denial(key: &Key, candidate: &Candidate) -> Option<Denial> {
+    let provider = &candidate.provider.id;
+    if !permits(&key.allowed_providers, &key.excluded_providers, provider) {
+        return Some(Denial::Provider);
+    }
+    let excluded = &key.excluded_models;
+    let denied = !excluded.is_empty()
+        && (lists(excluded, &candidate.model)
+            || lists(excluded, &[provider, "/", &candidate.model].concat()));
+    denied.then_some(Denial::Model)
 }
 
 /// Whether the key may use the model under that name.
@@ -238,13 +260,6 @@ pub(in crate::routing) fn may_name(key: &Key, model: &str) -> Result<(), Unresol
     } else {
         Err(Unresolved::ModelDenied(model.into()))
     }
-}
-
-/// An empty list of allowed names allows all; exclusion wins.
-#[must_use]
-pub fn permits(allowed: &[String], excluded: &[String], name: &str) -> bool {
-    (allowed.is_empty() || allowed.iter().any(|entry| entry == name))
-        && !excluded.iter().any(|entry| entry == name)
 }
 
 fn unknown(config: &Config, model: &str) -> Unresolved {

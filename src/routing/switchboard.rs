@@ -18,7 +18,7 @@ use super::sticky::Sticky;
 use super::table::{self, Route, Table};
 use super::window::Sample;
 use super::{Asked, Resolution, Unresolved, may_name, unknown};
-use crate::config::{Background, Config, Key};
+use crate::config::{Background, Config, Key, lists};
 use crate::store::row::{CooldownRow, Measurement};
 use crate::usage::catalogue::Catalogue;
 
@@ -133,7 +133,7 @@ impl Switchboard {
         let route = self.route(config, asked.model)?;
         // An exclusion can't be got round by another name of the same alias.
         let alias = route.alias.as_ref();
-        if alias.is_some_and(|alias| key.excluded_models.iter().any(|name| **name == *alias.id)) {
+        if alias.is_some_and(|alias| lists(&key.excluded_models, &alias.id)) {
             return Err(Unresolved::ModelDenied(asked.model.into()));
         }
         super::resolve(config, key, asked, route, dice)
