@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::alarm::Alarms;
 use crate::auth::Throttle;
 use crate::capture::Switches;
-use crate::catalogue::{Catalogues, Source};
 use crate::config::live::Live;
 use crate::exchange::Books;
 use crate::metrics::Metrics;
+use crate::quota::Quotas;
 use crate::routing::Switchboard;
 use crate::routing::dice::Dice;
 use crate::sight::Descriptions;
@@ -34,12 +34,12 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// How targets stand, and which are tried when.
     pub switchboard: Arc<Switchboard>,
+    /// What keys used of their quotas.
+    pub quotas: Quotas,
     /// Logs.
     pub telemetry: Telemetry,
     /// What providers refused, and what helped.
     pub learned: Learned,
-    /// What others publish about models.
-    pub catalogues: Catalogues,
     /// Who guessed at the admin key.
     pub throttle: Throttle,
     /// Whose requests are captured.
@@ -64,18 +64,18 @@ impl App {
         telemetry: Telemetry,
         roots: Vec<rustls::pki_types::CertificateDer<'static>>,
     ) -> Arc<Self> {
-        let switchboard = Arc::new(remembered(&live, &store));
+        let now = wall_ms();
+        let switchboard = Arc::new(remembered(&live, &store, now));
+        let quotas = used(&live, &store, now);
         let captures = Arc::new(Switches::new(live.load().logging.capture));
-        let beside = live.load().store.path.with_file_name("catalogues");
-        let catalogues = Catalogues::new(beside);
         Arc::new(Self {
             live,
             store,
             metrics,
             switchboard,
+            quotas,
             telemetry,
             learned: Learned::default(),
-            catalogues,
             throttle: Throttle::default(),
             captures,
             descriptions: Descriptions::default(),
@@ -87,30 +87,6 @@ impl App {
 }
 
 impl App {
-    /// Fetches the catalogues, and prices requests by them from then on. Reads
-    /// large documents: not for a thread that serves.
-    pub async fn refresh_catalogues(&self) -> Vec<(Source, Result<usize, String>)> {
-        let config = self.live.load();
-        let told = self
-            .catalogues
-            .refresh_all(&self.connector, &config.catalogue)
-            .await;
-        self.price_anew();
-        told
-    }
-
-    /// Takes up the catalogues that an earlier process kept. Reads files.
-    pub fn recall_catalogues(&self) {
-        self.catalogues.recall();
-        self.price_anew();
-    }
-
-    fn price_anew(&self) {
-        if let Some(prices) = self.catalogues.prices() {
-            self.switchboard.priced(&self.live.load(), prices);
-        }
-    }
-
     /// What opens connections, for documents that no provider's request is for.
     #[must_use]
     pub const fn connector(&self) -> &Connector {
@@ -222,11 +198,7 @@ impl Core {
 
 /// A switchboard that knows what was kept from before the start. Without it
 /// the gateway serves all the same.
-fn remembered(live: &Live, store: &Store) -> Switchboard {
-    let wall = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX);
+fn remembered(live: &Live, store: &Store, now: i64) -> Switchboard {
     let switchboard = Switchboard::new(&live.load(), Instant::now(), now);
     match store.cooldowns(now) {
         Ok(rows) => rows.iter().for_each(|row| switchboard.rested(row, now)),
@@ -237,6 +209,23 @@ fn remembered(live: &Live, store: &Store) -> Switchboard {
         Err(error) => tracing::warn!(%error, "measurements from before the start are lost"),
     }
     switchboard
+}
+
+/// Quotas with what was used of them before the start. Not knowing it would give
+/// every budget a second time; but not serving is no better.
+fn used(live: &Live, store: &Store, now: i64) -> Quotas {
+    let rows = store.quotas(now).unwrap_or_else(|error| {
+        tracing::error!(%error, "what keys used of their quotas is not known; all begin anew");
+        Vec::new()
+    });
+    Quotas::new(&live.load(), &rows, Some(store.writer().clone()))
+}
+
+fn wall_ms() -> i64 {
+    let wall = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The constants of SplitMix64 (Steele, Lea, Flood, 2014).

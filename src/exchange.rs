@@ -22,6 +22,7 @@ use crate::protocol::Protocol;
 use crate::protocol::meter::Reading;
 use crate::protocol::notes::Notes;
 use crate::protocol::usage::Tokens;
+use crate::quota::{Exceeded, Reservation, Spent, Told};
 use crate::routing::permit::Permit;
 use crate::routing::standing::{Blame, Change, Trial};
 use crate::routing::window::Sample;
@@ -137,6 +138,8 @@ pub struct Exchange {
     key: Option<Arc<Key>>,
     /// The key's place among its requests under way.
     permit: Option<Permit>,
+    /// What it holds of the key's quotas.
+    reservation: Option<Box<Reservation>>,
     keep: Option<Box<Keep>>,
     /// What goes over the wire, when somebody wants to see it.
     capture: Option<Box<Capture>>,
@@ -218,6 +221,7 @@ impl Exchange {
             outcome: None,
             key: None,
             permit: None,
+            reservation: None,
             keep: None,
             capture: None,
         }
@@ -352,6 +356,32 @@ impl Exchange {
     /// The key's permit is held from here on.
     pub fn permitted(&mut self, permit: Permit) {
         self.permit = Some(permit);
+    }
+
+    /// What the request is likely to take of its key's quotas is reserved.
+    pub fn reserved(&mut self, reservation: Box<Reservation>) {
+        self.reservation = Some(reservation);
+    }
+
+    /// That target is about to be tried: reserves what quotas for it alone ask
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// Quotas that have no room; the target is to be passed over.
+    pub fn aim(&mut self, candidate: &Candidate) -> Result<(), Exceeded> {
+        let Some(reservation) = &mut self.reservation else {
+            return Ok(());
+        };
+        let started = self.row.as_ref().map_or(0, |row| row.start_ms);
+        reservation.aim(&candidate.provider.id, &candidate.model, started)
+    }
+
+    /// How the quota stood that has the least left of those that count this
+    /// request.
+    #[must_use]
+    pub fn quota(&self) -> Option<Told> {
+        self.reservation.as_ref()?.tightest()
     }
 
     /// Whether a target was tried already.
@@ -586,6 +616,9 @@ impl Exchange {
             known => known,
         };
         row.has_error |= status != Status::Success && status != Status::Cancelled;
+        if let Some(mut reservation) = self.reservation.take() {
+            settle_quotas(&mut reservation, &row);
+        }
         if !self.attempts.is_empty() {
             row.retry_history = Some(self.history(&row));
             row.all_attempted = self.all_attempted(&row);
@@ -700,6 +733,41 @@ impl Drop for Exchange {
         if let Some(capture) = self.capture.take() {
             self.books.captures.hand_over(capture, &self.books.writer);
         }
+    }
+}
+
+/// Charges what the row says. What failed costs nothing; what a client left after
+/// its answer had begun costs what of it was measured.
+fn settle_quotas(reservation: &mut Reservation, row: &UsageRow) {
+    let answered = match row.status {
+        Status::Success | Status::Empty => true,
+        Status::Cancelled => (200..300).contains(&row.http_status),
+        _ => false,
+    };
+    if answered {
+        let tokens = &row.tokens;
+        let sum = |parts: &[Option<u64>]| {
+            let parts = parts.iter().copied().flatten();
+            parts.fold(0, u64::saturating_add)
+        };
+        let spent = Spent {
+            input: sum(&[
+                tokens.input,
+                tokens.cache_read,
+                tokens.cache_write_short,
+                tokens.cache_write_long,
+                tokens.cache_write_other,
+                tokens.tool_prompt,
+            ]),
+            output: sum(&[tokens.output, tokens.reasoning]),
+            nanos: row
+                .bill
+                .as_ref()
+                .and_then(|bill| bill.cost)
+                .map_or(0, |cost| cost.total().0),
+        };
+        let ended = row.start_ms.saturating_add(row.duration_ms as i64);
+        reservation.settle(spent, ended);
     }
 }
 

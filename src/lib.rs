@@ -16,6 +16,7 @@
 //! | authenticate | [`auth`]: a key becomes a caller |
 //! | peek | [`protocol::peek`]: model and stream flag, the rest unparsed |
 //! | resolve | [`routing`]: alias to candidates, in order |
+//! | admit | [`quota`]: what it is likely to take is reserved |
 //! | attempt | each candidate until one answers: plan, send, verdict |
 //! | relay | [`relay`]: the head now, chunks as they come |
 //! | settle | [`exchange`]: one row, whatever happened |
@@ -52,7 +53,7 @@ pub mod capture;
 pub mod routing;
 pub mod sight;
 pub mod upstream;
-pub mod catalogue;
+pub mod quota;
 pub mod exchange;
 pub mod relay;
 pub mod body;

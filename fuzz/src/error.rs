@@ -46,6 +46,7 @@ pub fn check(input: &[u8]) {
             reason: "any".to_owned(),
         }],
         retry_after: error.retry_after,
+        quota: None,
     });
 }
 

@@ -13,13 +13,14 @@ use super::failure::{self, Refusal};
 use super::plan::{NoPlan, Plan, Planner};
 use super::translation::Source;
 use super::vision::Sight;
-use super::{Work, count, quirks, state};
+use super::{Work, count, quirks, quota, state};
 use crate::app::Core;
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::ir::Invalid;
+use crate::quota::Exceeded;
 use crate::routing::permit::{Place, Reached, Ticket};
 use crate::routing::session::{self, Sessions};
 use crate::routing::standing::{Pass, Trial};
@@ -107,6 +108,7 @@ pub(super) async fn attempt_each(
         last: None,
         unsaid: None,
         full: Vec::new(),
+        exceeded: Vec::new(),
         limited: None,
     };
     for (candidate, pass) in resolution.resting() {
@@ -156,6 +158,8 @@ struct Round<'a> {
     unsaid: Option<Invalid>,
     /// Candidates whose limit is reached.
     full: Vec<(&'a Candidate, Pass)>,
+    /// Candidates that a quota keeps from the request.
+    exceeded: Vec<(&'a Candidate, Exceeded)>,
     /// Why no more may be tried, though there is more.
     limited: Option<String>,
 }
@@ -168,6 +172,12 @@ impl<'a> Round<'a> {
         trial: Option<Trial>,
         last: bool,
     ) -> Result<Step, Refusal> {
+        if let Err(exceeded) = exchange.aim(candidate) {
+            let reason = quota::reason(&exceeded);
+            exchange.skipped(candidate, self.work.ask.protocol, reason);
+            self.exceeded.push((candidate, exceeded));
+            return Ok(Step::Next);
+        }
         let worded = match self.sight {
             Some(sight) => Box::pin(sight.form(self.core, exchange, candidate)).await,
             None => None,
@@ -315,6 +325,9 @@ impl<'a> Round<'a> {
     fn refusal(self, exchange: &Exchange, resolution: &Resolution) -> Refusal {
         if self.last.is_some() {
             return failure::all_failed(exchange, self.last, None);
+        }
+        if let Some(refusal) = quota::all_exceeded(&self.exceeded) {
+            return refusal;
         }
         if let Some((_, pass)) = self.full.first() {
             let message = format!("No target for model '{}' is free: {pass}", self.work.model);

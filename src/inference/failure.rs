@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use uuid::Uuid;
 
+use super::quota;
 use crate::auth::Denied;
 use crate::body::Body;
 use crate::exchange::{Attempt, AttemptResult, Exchange};
@@ -12,9 +13,13 @@ use crate::protocol::Protocol;
 use crate::protocol::error::{self, AttemptNote, ErrorBody, ErrorClass, Source};
 use crate::protocol::ir::Invalid;
 use crate::protocol::peek::PeekError;
+use crate::quota::Exceeded;
 use crate::routing::Unresolved;
 use crate::store::row::Status;
 use crate::upstream::{Failure, FailureKind, RawAnswer};
+
+/// When somebody may come back whom only requests under way keep out.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request that gets no answer, and why. Boxed: it travels in results whose
 /// other side is the usual one.
@@ -32,6 +37,7 @@ struct Refused {
     retry_after: Option<Duration>,
     outcome: Status,
     raw: Option<(StatusCode, RawAnswer)>,
+    quota: Option<Exceeded>,
 }
 
 impl Refusal {
@@ -52,6 +58,7 @@ impl Refusal {
                 Status::Error
             },
             raw: None,
+            quota: None,
         }))
     }
 
@@ -63,6 +70,20 @@ impl Refusal {
             format!("Missing required parameter: '{field}'"),
         )
         .param(field)
+    }
+
+    /// Quotas of the key have no room for the request.
+    pub(super) fn quota(exceeded: &Exceeded) -> Self {
+        let wait = exceeded
+            .wait()
+            .map_or(PATIENCE, |ms| Duration::from_millis(ms.unsigned_abs()));
+        let message = quota::message(exceeded);
+        let mut refusal = Self::new(ErrorClass::RateLimited, message)
+            .code("quota_exceeded")
+            .retry_after(wait);
+        refusal.0.outcome = Status::QuotaExceeded;
+        refusal.0.quota = Some(exceeded.clone());
+        refusal
     }
 
     /// Something of ours failed.
@@ -189,6 +210,9 @@ pub fn answer(
     if let Some(after) = refusal.0.retry_after {
         tell_retry(headers, after);
     }
+    if let Some(exceeded) = &refusal.0.quota {
+        quota::tell_refusal(headers, protocol, exceeded);
+    }
     response
 }
 
@@ -203,6 +227,7 @@ fn encoded(
     body.param.clone_from(&refusal.0.param);
     body.attempts = attempts.iter().map(note).collect();
     body.retry_after = refusal.0.retry_after;
+    body.quota = refusal.0.quota.as_ref().and_then(quota::note);
     let (status, bytes) = error::encode(protocol, &body, &id.to_string());
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = refusal.0.status.unwrap_or(status);

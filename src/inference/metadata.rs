@@ -35,9 +35,7 @@ pub fn answer(core: &Arc<Core>, what: Metadata, request: &Request<Incoming>) -> 
     let query = request.uri().query().map(query_pairs).unwrap_or_default();
     let given = |name: &str| {
         let found = query.iter().rev().find(|(known, _)| known == name);
-        found
-            .map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     };
     let told = match what {
         Metadata::Search => search(&core.app.catalogues, &given),
@@ -61,18 +59,14 @@ pub fn answer(core: &Arc<Core>, what: Metadata, request: &Request<Incoming>) -> 
 type Told = Result<Value, (StatusCode, String)>;
 type Given<'q> = dyn Fn(&str) -> Option<&'q str> + 'q;
 
-fn search(catalogues: &Catalogues, given: &Given<'_>) -> Told {
+fn search<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
     let list = loaded(catalogues, source(given)?)?;
     let limit = match given("limit") {
         None => USUAL,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MOST).contains(limit))
-            .ok_or_else(|| {
-                let message = format!("limit: found {text:?}; a number from 1 to {MOST} is wanted");
-                (StatusCode::BAD_REQUEST, message)
-            })?,
+        Some(text) => text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or_else(|| {
+            let message = format!("limit: found {text:?}; a number from 1 to {MOST} is wanted");
+            (StatusCode::BAD_REQUEST, message)
+        })?,
     };
     let found = list.search(given("q").unwrap_or_default()).take(limit);
     let found: Vec<Value> = found
@@ -81,7 +75,7 @@ fn search(catalogues: &Catalogues, given: &Given<'_>) -> Told {
     Ok(json!({ "count": found.len(), "data": found }))
 }
 
-fn lookup(catalogues: &Catalogues, given: &Given<'_>) -> Told {
+fn lookup<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
     let source = source(given)?;
     let path = given("source_path").ok_or_else(|| {
         let message = "source_path is missing; a model's name in the catalogue is wanted";
@@ -98,14 +92,14 @@ fn lookup(catalogues: &Catalogues, given: &Given<'_>) -> Told {
     Ok(json!({ "data": shown }))
 }
 
-fn names(catalogues: &Catalogues, given: &Given<'_>) -> Told {
+fn names<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
     let list = loaded(catalogues, Source::OpenRouter)?;
     let found = list.search(given("q").unwrap_or_default());
     let found: Vec<&str> = found.map(|(id, _)| id).collect();
     Ok(json!({ "count": found.len(), "data": found }))
 }
 
-fn source(given: &Given<'_>) -> Result<Source, (StatusCode, String)> {
+fn source<'q>(given: &Given<'q>) -> Result<Source, (StatusCode, String)> {
     let name = given("source").unwrap_or_default();
     Source::from_name(name).ok_or_else(|| {
         let names = Source::ALL.map(Source::name).join(", ");

@@ -7,11 +7,11 @@ mod failure;
 mod foreign;
 pub mod kept;
 mod limits;
-pub mod metadata;
 pub mod models;
 mod plan;
 mod probe;
 mod quirks;
+mod quota;
 pub mod replay;
 mod state;
 mod translation;
@@ -44,6 +44,7 @@ use crate::upstream::COUNT;
 use attempt::Answered;
 use failover::Choice;
 pub use failure::{Refusal, answer as refuse};
+pub(crate) use quota::number;
 
 // Looking a field up by its name as text would read the name each time.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -210,6 +211,7 @@ async fn answer_work(
     work.chain = state::chain(core, exchange, &work).await?;
     let choice = resolve(core, exchange, &work)?;
     exchange.resolved(Arc::clone(&choice.resolution.route.canonical));
+    quota::admit(core, exchange, &work, &choice.resolution)?;
     failover::attempt_each(core, exchange, &work, &choice).await
 }
 
@@ -361,6 +363,9 @@ fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<
     crate::upstream::relay_headers(response.headers_mut());
     if let Ok(route) = HeaderValue::try_from(route) {
         response.headers_mut().insert(X_PLEXUS_ROUTE, route);
+    }
+    if let Some(told) = exchange.quota() {
+        quota::tell(response.headers_mut(), &told);
     }
     let notes = answered.notes.header().map(HeaderValue::try_from);
     if let Some(Ok(notes)) = notes {

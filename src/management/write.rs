@@ -10,6 +10,7 @@ use super::{Call, Refusal, blocking};
 use crate::config::edit::EditError;
 use crate::config::live::WriteError;
 use crate::config::{Config, Draft, Fault};
+use crate::inference;
 
 /// Why a change was not made.
 #[derive(Debug)]
@@ -62,7 +63,10 @@ pub(super) async fn tried(
         let outcome = app.live.change(change);
         match &outcome {
             // Worked out here, so that no request has to.
-            Ok(config) => drop(app.switchboard.table(config)),
+            Ok(config) => {
+                drop(app.switchboard.table(config));
+                app.quotas.prepare(config, inference::wall_ms());
+            }
             // What stands against it is shown from now on.
             Err(Stop::Refused(refusal)) if refusal.status == StatusCode::CONFLICT => {
                 drop(app.live.reload());

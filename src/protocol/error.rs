@@ -79,6 +79,35 @@ pub struct AttemptNote {
     pub reason: String,
 }
 
+/// Quotas of the client's key that refuse its request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuotaNote {
+    /// The one that refuses longest.
+    pub quota_name: String,
+    /// How much of it is used or reserved, in its own unit.
+    pub current_usage: serde_json::Number,
+    /// How much there is.
+    pub limit: serde_json::Number,
+    /// When all of it is free again.
+    pub resets_at: String,
+    /// All of them.
+    pub blocking_quotas: Vec<BlockingQuota>,
+}
+
+/// One of the quotas that refuse a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "as in QuotaNote")]
+pub struct BlockingQuota {
+    pub quota_name: String,
+    /// requests, tokens or cost.
+    pub limit_type: &'static str,
+    pub limit: serde_json::Number,
+    pub current_usage: serde_json::Number,
+    pub remaining: serde_json::Number,
+    pub resets_at: String,
+}
+
 /// A failure, ready to be encoded for a client.
 #[derive(Clone, Debug)]
 pub struct ErrorBody {
@@ -96,6 +125,8 @@ pub struct ErrorBody {
     pub attempts: Vec<AttemptNote>,
     /// When to come back, if that is known.
     pub retry_after: Option<Duration>,
+    /// The quotas, if that is what refuses.
+    pub quota: Option<Box<QuotaNote>>,
 }
 
 impl ErrorBody {
@@ -110,6 +141,7 @@ impl ErrorBody {
             source,
             attempts: Vec::new(),
             retry_after: None,
+            quota: None,
         }
     }
 

@@ -13,9 +13,10 @@ use super::captures::{CaptureRow, Shelf};
 use super::cooldowns;
 use super::error::StoreError;
 use super::names::{Interner, Names};
+use super::quotas;
 use super::responses::{self, Load, ResponseRow};
 use super::restore::Restore;
-use super::row::{Bill, CooldownRow, ErrorRow, UsageRow};
+use super::row::{Bill, CooldownRow, ErrorRow, QuotaRow, UsageRow};
 use crate::money::{Cost, Nanos};
 use crate::vault::Vault;
 
@@ -26,6 +27,7 @@ pub(super) enum Row {
     Error(Box<ErrorRow>),
     Cooldown(Box<CooldownRow>),
     Capture(Box<CaptureRow>),
+    Quota(Box<QuotaRow>),
     /// The load is held for its drop.
     Response(
         Box<ResponseRow>,
@@ -172,6 +174,7 @@ impl Ledger {
                 Row::Usage(row) => pen.usage(row),
                 Row::Error(row) => pen.error(row),
                 Row::Cooldown(row) => cooldowns::write(connection, row),
+                Row::Quota(row) => quotas::write(connection, row),
                 Row::Response(row, _) => responses::insert(&mut pen.response, row),
                 Row::Capture(row) => self.captures.put(connection, row),
             };

@@ -16,6 +16,7 @@ mod measurements;
 mod names;
 mod offline;
 mod open;
+mod quotas;
 mod record;
 mod responses;
 mod restore;
@@ -41,6 +42,7 @@ pub use captures::{CapturePage, CaptureRow, Sealing, StoredCapture};
 pub use error::{OpenError, StoreError};
 pub use failures::ErrorPage;
 pub use offline::Offline;
+pub use quotas::Drawn;
 pub use record::{Record, project};
 pub use responses::{ResponseRow, StoredResponse};
 pub use restore::{PendingConfig, Rehearsal, Restore};
@@ -53,7 +55,7 @@ pub use writer::Writer;
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 use open::Readers;
-use row::{CooldownRow, Measurement};
+use row::{CooldownRow, Measurement, QuotaRow};
 use secrets::SecretError;
 use writer::{Retention, Task, Work};
 
@@ -301,6 +303,28 @@ impl Store {
     pub fn cooldowns(&self, now_ms: i64) -> Result<Vec<CooldownRow>, StoreError> {
         self.readers
             .read(|connection| cooldowns::standing(connection, now_ms))
+    }
+
+    /// What is used of quotas, as far as something is left of it at that
+    /// millisecond.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn quotas(&self, now_ms: i64) -> Result<Vec<QuotaRow>, StoreError> {
+        self.readers
+            .read(|connection| quotas::standing(connection, now_ms))
+    }
+
+    /// What requests of those keys took, by target; only those that began in or
+    /// after that millisecond and that count for quotas.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn taken(&self, keys: &[String], from_ms: i64) -> Result<Vec<Drawn>, StoreError> {
+        self.readers
+            .read(|connection| quotas::taken(connection, keys, from_ms))
     }
 
     /// What the newest requests of the 24 hours before that millisecond say

@@ -3,6 +3,7 @@
 //! into SQL.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -221,6 +222,35 @@ pub struct CooldownRow {
     pub limited: bool,
     /// The last failure.
     pub message: Box<str>,
+}
+
+/// How much an owner used of a quota. Numbers are thousandths of a request or
+/// token, or nano-dollars.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaRow {
+    /// The quota's name.
+    pub quota: Arc<str>,
+    /// The key's name, or `*` for all keys together.
+    pub owner: Arc<str>,
+    /// What is counted, and in which kind of window.
+    pub kind: Cow<'static, str>,
+    /// Settled.
+    pub used: u64,
+    /// Reserved for requests under way.
+    pub reserved: u64,
+    /// What has leaked of the next thousandth, in a measure of the bucket's own.
+    pub carry: u64,
+    /// Until when it has leaked, or when its window began.
+    pub at_ms: i64,
+    /// When nothing is left of it.
+    pub until_ms: i64,
+}
+
+/// Something whose newest state the writer fetches when it is about to write:
+/// however often it changes, it is written once in a batch.
+pub trait QuotaState: fmt::Debug + Send + Sync {
+    /// The state. A change from here on has to be announced anew.
+    fn row(&self) -> QuotaRow;
 }
 
 /// What a finished request says about the target that it went to last.

@@ -51,7 +51,14 @@ fn number(connection: &Connection, pragma: &str) -> Result<i64, rusqlite::Error>
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-const STEPS: &[&str] = &[USAGE_AND_ERRORS, RESPONSES, COOLDOWNS, CAPTURES, SECRETS];
+const STEPS: &[&str] = &[
+    USAGE_AND_ERRORS,
+    RESPONSES,
+    COOLDOWNS,
+    CAPTURES,
+    SECRETS,
+    QUOTAS,
+];
 
 /// What is sealed while there is a key; `next` is there only while keys change.
 /// And the configuration file that a restored database waits for.
@@ -67,6 +74,22 @@ CREATE TABLE pending_config (
     before TEXT NOT NULL,
     text TEXT NOT NULL
 );
+";
+
+/// How much of each quota each owner has used; `*` owns what keys share. Numbers
+/// are thousandths of a request or token, or nano-dollars.
+const QUOTAS: &str = "
+CREATE TABLE quotas (
+    quota TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    used INTEGER NOT NULL,
+    reserved INTEGER NOT NULL,
+    carry INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    PRIMARY KEY (quota, owner, kind)
+) WITHOUT ROWID;
 ";
 
 /// Targets' rests while they last; an empty model is a whole provider. Few and

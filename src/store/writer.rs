@@ -22,8 +22,8 @@ use super::error::StoreError;
 use super::ledger::{Ledger, Row};
 use super::responses::{self, Load, ResponseRow, Waiting};
 use super::restore::Restore;
-use super::row::{CooldownRow, ErrorRow, UsageRow};
-use super::{failures, usage};
+use super::row::{CooldownRow, ErrorRow, QuotaState, UsageRow};
+use super::{failures, quotas, usage};
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 
@@ -76,8 +76,9 @@ impl Retention {
         if self.debug_days > 0 {
             chores.push(Chore::unasked(prune_captures(before(self.debug_days))));
         }
-        // Answers know themselves when they expire.
+        // Answers and quotas know themselves when they expire.
         chores.push(Chore::unasked(prune_responses(now_ms)));
+        chores.push(Chore::unasked(prune_quotas(now_ms)));
         chores
     }
 }
@@ -107,6 +108,11 @@ fn prune_responses(now_ms: i64) -> Task {
     Box::new(move |connection| responses::delete_slice(connection, now_ms, SLICE))
 }
 
+/// Deletes a slice of the quotas' states of which nothing is left.
+fn prune_quotas(now_ms: i64) -> Task {
+    Box::new(move |connection| quotas::delete_slice(connection, now_ms, SLICE))
+}
+
 /// Something that replaces what is kept; the number is of no meaning.
 pub(super) type Replacement = Box<dyn FnOnce(&mut Restore<'_>) -> Result<u64, StoreError> + Send>;
 
@@ -129,6 +135,7 @@ enum Message {
     Usage(Box<UsageRow>),
     Error(Box<ErrorRow>),
     Cooldown(Box<CooldownRow>),
+    Quota(Arc<dyn QuotaState>),
     Response(Box<ResponseRow>, Load),
     Capture(Sealing),
     Job(Box<Job>),
@@ -188,11 +195,20 @@ impl Writer {
         self.hand_over(Message::Cooldown(row));
     }
 
+    /// Says that what is used of a quota changed; the writer fetches the state
+    /// when it comes to it. If the queue is full, that is counted as a dropped row
+    /// and the answer is false: the next change has to be announced again.
+    pub fn quota(&self, state: Arc<dyn QuotaState>) -> bool {
+        self.hand_over(Message::Quota(state))
+    }
+
     /// Hands over an answer to keep. If the queue is full, or more than 64 MiB of
     /// answers wait, it is dropped and counted.
     pub fn response(&self, row: Box<ResponseRow>) {
         match self.answers.load(&row) {
-            Some(load) => self.hand_over(Message::Response(row, load)),
+            Some(load) => {
+                self.hand_over(Message::Response(row, load));
+            }
             None => self.count_drop(),
         }
     }
@@ -237,10 +253,12 @@ impl Writer {
         }
     }
 
-    fn hand_over(&self, message: Message) {
-        if self.sender.try_send(message).is_err() {
+    fn hand_over(&self, message: Message) -> bool {
+        let sent = self.sender.try_send(message).is_ok();
+        if !sent {
             self.count_drop();
         }
+        sent
     }
 
     fn count_drop(&self) {
@@ -383,6 +401,7 @@ impl Scribe {
             }
             Message::Error(row) => Row::Error(row),
             Message::Cooldown(row) => Row::Cooldown(row),
+            Message::Quota(state) => Row::Quota(Box::new(state.row())),
             Message::Response(row, load) => Row::Response(row, load),
             Message::Capture(seal) => match seal() {
                 Some(row) => Row::Capture(row),

@@ -3,7 +3,9 @@
 
 use serde::Serialize;
 
-use crate::protocol::error::{AttemptNote, ErrorBody, ErrorClass, Source, append_event, json};
+use crate::protocol::error::{
+    AttemptNote, ErrorBody, ErrorClass, QuotaNote, Source, append_event, json,
+};
 
 /// The error object, with who spoke and what was tried after the standard keys.
 #[derive(Serialize)]
@@ -15,6 +17,8 @@ pub(in crate::protocol) struct Object<'a> {
     code: Option<&'a str>,
     source: Source,
     attempts: &'a [AttemptNote],
+    #[serde(flatten)]
+    quota: Option<&'a QuotaNote>,
 }
 
 #[derive(Serialize)]
@@ -52,11 +56,12 @@ pub(in crate::protocol) fn object(error: &ErrorBody) -> Object<'_> {
     let (_, kind, code) = words(error.class);
     Object {
         message: &error.message,
-        kind,
+        kind: error.quota.as_ref().map_or(kind, |_| "quota_exceeded"),
         param: error.param.as_deref(),
         code: error.specific_code().or(code),
         source: error.source,
         attempts: &error.attempts,
+        quota: error.quota.as_deref(),
     }
 }
 

@@ -73,6 +73,7 @@ fn full() -> ErrorBody {
             reason: "HTTP 429".into(),
         }],
         retry_after: Some(Duration::from_millis(34_400)),
+        quota: None,
     }
 }
 

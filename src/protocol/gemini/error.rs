@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::protocol::error::{AttemptNote, ErrorBody, ErrorClass, Source, append_event, json};
+use crate::protocol::error::{
+    AttemptNote, ErrorBody, ErrorClass, QuotaNote, Source, append_event, json,
+};
 
 /// `error` comes first and `code` is a number: the SDK finds an error in a
 /// stream by just that.
@@ -24,6 +26,8 @@ struct Object<'a> {
     details: Vec<Detail<'a>>,
     source: Source,
     attempts: &'a [AttemptNote],
+    #[serde(flatten)]
+    quota: Option<&'a QuotaNote>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +89,7 @@ fn envelope(error: &ErrorBody) -> Envelope<'_> {
             details: details(error),
             source: error.source,
             attempts: &error.attempts,
+            quota: error.quota.as_deref(),
         },
     }
 }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::protocol::error::{AttemptNote, ErrorBody, ErrorClass, Source, append_event, json};
+use crate::protocol::error::{
+    AttemptNote, ErrorBody, ErrorClass, QuotaNote, Source, append_event, json,
+};
 
 /// What clients look for at the start of the message when the prompt is over
 /// the model's context; the type says no more than "invalid".
@@ -28,6 +30,8 @@ struct Object<'a> {
     details: Option<Details<'a>>,
     source: Source,
     attempts: &'a [AttemptNote],
+    #[serde(flatten)]
+    quota: Option<&'a QuotaNote>,
 }
 
 #[derive(Serialize)]
@@ -58,6 +62,7 @@ fn envelope<'a>(error: &'a ErrorBody, request_id: &'a str) -> Envelope<'a> {
             details: error_code.map(|error_code| Details { error_code }),
             source: error.source,
             attempts: &error.attempts,
+            quota: error.quota.as_deref(),
         },
         request_id,
     }
