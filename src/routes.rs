@@ -16,7 +16,6 @@ use crate::app::Core;
 use crate::auth;
 use crate::body::{Body, json};
 use crate::inference::kept::{self, Kept};
-use crate::inference::metadata::{self, Metadata};
 use crate::inference::{self, Ask, PathAsk, models};
 use crate::management::{self, Call, settings};
 use crate::protocol::Protocol;
@@ -54,8 +53,6 @@ pub enum Handler {
     Gemini,
     /// The list of models, or one.
     Models,
-    /// What the catalogues say.
-    Metadata(Metadata),
     /// An answer of the Responses API that was kept.
     Kept(Kept),
     /// A fixed text.
@@ -70,7 +67,6 @@ impl std::fmt::Debug for Handler {
             Self::Inference(..) => "Inference",
             Self::Gemini => "Gemini",
             Self::Models => "Models",
-            Self::Metadata(_) => "Metadata",
             Self::Kept(_) => "Kept",
             Self::Text(..) => "Text",
             Self::Manage(_) => "Manage",
@@ -111,15 +107,6 @@ const fn inference(pattern: &'static str, protocol: Protocol, action: &'static s
 
 const fn kept(method: Method, pattern: &'static str, what: Kept) -> Route {
     route(method, pattern, Access::Inference, Handler::Kept(what))
-}
-
-const fn metadata(pattern: &'static str, what: Metadata) -> Route {
-    route(
-        Method::GET,
-        pattern,
-        Access::Public,
-        Handler::Metadata(what),
-    )
 }
 
 const fn admin(method: Method, pattern: &'static str, handler: management::Handler) -> Route {
@@ -210,14 +197,6 @@ pub static ROUTES: &[Route] = &[
         "/v1alpha/models/{model..}",
         Access::Public,
         Handler::Models,
-    ),
-    metadata("/v1/metadata/search", Metadata::Search),
-    metadata("/v1/metadata/lookup", Metadata::Lookup),
-    metadata("/v1/openrouter/models", Metadata::OpenRouter),
-    admin(
-        Method::POST,
-        "/v0/management/models/metadata/refresh",
-        management::metadata::refresh,
     ),
     principal(
         Method::GET,
@@ -315,6 +294,62 @@ pub static ROUTES: &[Route] = &[
         Method::POST,
         "/v0/management/keys/{slug..}/disable",
         management::keys::disable,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/user-quotas",
+        management::user_quotas::list,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/user-quotas/{slug}",
+        management::user_quotas::get,
+    ),
+    admin(
+        Method::PUT,
+        "/v0/management/user-quotas/{slug}",
+        management::user_quotas::put,
+    ),
+    admin(
+        Method::PATCH,
+        "/v0/management/user-quotas/{slug}",
+        management::user_quotas::patch,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/user-quotas/{slug}",
+        management::user_quotas::delete,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/quota/status/{slug..}",
+        management::quota::status,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/quota/clear",
+        management::quota::clear,
+    ),
+    admin(
+        Method::POST,
+        "/v0/management/quota/recompute",
+        management::quota::recompute,
+    ),
+    principal(Method::GET, "/v0/management/self/me", management::own::me),
+    principal(
+        Method::POST,
+        "/v0/management/self/rotate",
+        management::own::rotate,
+    ),
+    principal(
+        Method::PATCH,
+        "/v0/management/self/comment",
+        management::own::comment,
+    ),
+    principal(
+        Method::GET,
+        "/v0/management/self/quota",
+        management::own::quota,
     ),
     admin(
         Method::GET,
@@ -688,7 +723,6 @@ fn routed(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
             request,
         )),
         Handler::Models => at_once(models::answer(core, params.value("model"), &request)),
-        Handler::Metadata(what) => at_once(metadata::answer(core, what, &request)),
         Handler::Text(kind, text) => at_once(fixed(kind, text)),
         Handler::Manage(handler) => Box::pin(manage(
             Arc::clone(core),

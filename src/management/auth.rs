@@ -16,7 +16,7 @@ pub fn verify(call: Call) -> Answer {
     })
 }
 
-fn limited(key: &Key) -> Value {
+pub(super) fn limited(key: &Key) -> Value {
     json!({
         "ok": true,
         "role": "limited",

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::usage::{LARGEST_PAGE, page_limit};
-use super::{Answer, Call, Refusal, Reply, blocking};
+use super::{Answer, Call, Refusal, Reply, blocking, own};
 use crate::auth::Principal;
 use crate::capture::Watched;
 use crate::protocol::Protocol;
@@ -149,7 +149,7 @@ fn names(value: &Value) -> Option<BTreeSet<String>> {
 /// `?keyName=`.
 pub fn toggle(mut call: Call) -> Answer {
     Box::pin(async move {
-        let name = own_key(&call)?;
+        let name = Arc::clone(&own::key(&call)?.name);
         let enabled = switched(&call.object().await?)?;
         let watched = call.app().captures.change(|watched| {
             if enabled {
@@ -164,18 +164,6 @@ pub fn toggle(mut call: Call) -> Answer {
             "enabledGlobal": watched.all,
         })))
     })
-}
-
-fn own_key(call: &Call) -> Result<Arc<str>, Refusal> {
-    if let Some(name) = call.only_key() {
-        return Ok(name);
-    }
-    let name = call
-        .query("keyName")
-        .ok_or_else(|| Refusal::bad("Admin must supply ?keyName= for self-service endpoints"))?;
-    let key = call.config.keys.get(name);
-    key.map(|key| Arc::clone(&key.name))
-        .ok_or_else(|| Refusal::not_found(format!("Key '{name}' not found")))
 }
 
 fn switched(body: &Map<String, Value>) -> Result<bool, Refusal> {
