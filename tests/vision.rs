@@ -9,7 +9,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use support::dialect::Dialect;
@@ -267,6 +267,64 @@ fn many_images_are_described_a_few_at_a_time_and_anew_when_they_are_forgotten() 
         answer.header("x-plexus-notes"),
         Some("dropped:image_descriptions")
     );
+}
+
+/// A describer that answers when it is told to, to one request at a time.
+fn patient() -> (Upstream, Arc<AtomicBool>) {
+    let open = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&open);
+    let seer = Upstream::start(move |mut wire| {
+        while wire.request().is_some() {
+            support::await_some("the word", || opened.load(Ordering::SeqCst).then_some(()));
+            wire.answer("200 OK", COMPLETION);
+        }
+    });
+    (seer, open)
+}
+
+#[test]
+fn who_asks_about_an_image_that_is_being_described_waits_for_that() {
+    let (seer, open) = patient();
+    let gateway = gateway(&seer);
+    std::thread::scope(|scope| {
+        let clients = [(); 3].map(|()| scope.spawn(|| ask(&gateway, "to-chat", 1)));
+        support::await_some("the first", || (seer.requests() == 1).then_some(()));
+        // All of them are there: each is a request under way.
+        let running = || gateway.app.metrics.running();
+        support::await_some("the describer's request", || {
+            (running().len() == 1).then_some(())
+        });
+        open.store(true, Ordering::SeqCst);
+        for client in clients {
+            let answer = client.join().unwrap().expect(200);
+            assert_eq!(answer.header("x-plexus-notes"), Some("emulated:images"));
+        }
+    });
+    assert_eq!(seer.requests(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_descriptions_along() {
+    let (seer, open) = patient();
+    let text = file(&format!("http://{}/v1", seer.address));
+    let narrow = text.replace("  seer: {", "  seer: { maxConcurrency: 1,");
+    let gateway = Gateway::with(&narrow);
+    let url = format!("data:image/png;base64,{PIXEL}");
+    let body = json!({ "model": "to-chat", "messages": [{ "role": "user", "content": [
+        { "type": "image_url", "image_url": { "url": url } }] }] });
+    let headers = [("authorization", "Bearer sk-plexus-tests")];
+    let path = "/v1/chat/completions";
+    let bytes = support::client::bytes("POST", path, &headers, body.to_string().as_bytes());
+    let mut stream = gateway.client().connect();
+    std::io::Write::write_all(&mut stream, &bytes).unwrap();
+    support::await_some("the description", || (seer.requests() == 1).then_some(()));
+    drop(stream);
+    let rows = gateway.rows(2);
+    assert!(rows.iter().all(|row| row["responseStatus"] == "cancelled"));
+    let house = gateway.app.switchboard.standings.house(&"seer".into());
+    support::await_some("the permit", || (house.permits.active() == 0).then_some(()));
+    open.store(true, Ordering::SeqCst);
+    ask(&gateway, "to-chat", 2).expect(200);
 }
 
 #[test]
