@@ -48,7 +48,6 @@ pub struct Slot {
 
 impl Slot {
     /// What puts the words there.
-    #[must_use]
     pub fn patches(&self, words: &str) -> impl Iterator<Item = Patch> + use<> {
         let mut with = BytesMut::from(self.before);
         write::string(&mut with, &Str::new(words));

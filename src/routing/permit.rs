@@ -305,8 +305,10 @@ mod tests {
         permits.take(limit, Ticket::NONE)
     }
 
+    type Waiting = Pin<Box<dyn Future<Output = Option<Permit>>>>;
+
     /// Somebody who waits for a permit of one limit.
-    fn waiting(permits: &Arc<Permits>, limit: u32) -> impl Future<Output = Option<Permit>> {
+    fn waiting(permits: &Arc<Permits>, limit: u32) -> impl Future<Output = Option<Permit>> + use<> {
         let line = reached(permits, limit);
         let place = Place::behind(vec![line.clone()]).unwrap();
         place.until(move |ticket| {
@@ -459,8 +461,7 @@ mod tests {
         ) {
             let permits = permits();
             let mut out = Vec::new();
-            let mut line: VecDeque<(usize, Pin<Box<dyn Future<Output = Option<Permit>>>>)> =
-                VecDeque::new();
+            let mut line: VecDeque<(usize, Waiting)> = VecDeque::new();
             let (mut came, mut served) = (0, None);
             for (what, which) in steps {
                 match what {
