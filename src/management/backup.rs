@@ -225,11 +225,13 @@ fn restore_archive(app: &App, file: File) -> Result<Reply, Refusal> {
         app.store
             .restore(move |restore| {
                 write_archive(restore, &mut archive)?;
-                secrets.write(restore, &pending)
+                secrets.write(restore, &pending)?;
+                restore.quotas(wall_ms())
             })
             .map_err(Stopped::Store)
     });
-    outcome.map_err(stopped)?;
+    let (_, quotas) = outcome.map_err(stopped)?;
+    app.quotas.take_over(&quotas);
     arrived(app);
     take_over_rests(app);
     Ok(told(&incoming, &sheets, "Full"))
@@ -245,7 +247,9 @@ pub fn pending(before: &str, text: &str) -> PendingConfig {
 }
 
 fn arrived(app: &App) {
-    drop(app.switchboard.table(&app.live.load()));
+    let config = app.live.load();
+    drop(app.switchboard.table(&config));
+    app.quotas.prepare(&config, wall_ms());
     if let Err(error) = app.store.config_arrived() {
         tracing::warn!(%error, "the restored configuration will be looked at again at the next start");
     }

@@ -131,6 +131,23 @@ impl Bucket {
         bucket
     }
 
+    /// Is from now on what that row says, or empty, as if a window had begun:
+    /// requests under way hold nothing of it.
+    pub(super) fn take_over(self: &Arc<Self>, row: Option<&QuotaRow>) {
+        let mut state = self.state.lock();
+        let epoch = state.epoch + 1;
+        *state = row.map_or_else(State::default, |row| State {
+            used: row.used.saturating_add(row.reserved),
+            carry: u128::from(row.carry),
+            at: row.at_ms,
+            until: row.until_ms,
+            ..State::default()
+        });
+        state.epoch = epoch;
+        drop(state);
+        self.changed();
+    }
+
     /// Whether nothing is left in it at `now`.
     pub(super) fn is_over(&self, now: i64) -> bool {
         self.state.lock().until <= now

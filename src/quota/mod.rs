@@ -199,6 +199,25 @@ impl Quotas {
         quotas
     }
 
+    /// What is used is what these rows say, and nothing else.
+    pub fn take_over(&self, rows: &[QuotaRow]) {
+        let mut buckets = self.buckets.lock();
+        for ((quota, owner, kind), bucket) in &*buckets {
+            let same =
+                |row: &&QuotaRow| row.quota == *quota && row.owner == *owner && row.kind == *kind;
+            bucket.take_over(rows.iter().find(same));
+        }
+        for row in rows {
+            if let Some(kind) = KINDS.into_iter().find(|kind| *kind == row.kind) {
+                let place = (Arc::clone(&row.quota), Arc::clone(&row.owner), kind);
+                let writer = self.writer.clone();
+                buckets
+                    .entry(place)
+                    .or_insert_with(|| Arc::new(Bucket::restored(row, kind, writer)));
+            }
+        }
+    }
+
     /// The quotas of a key, if it has any.
     #[must_use]
     pub fn of(&self, config: &Config, key: &Key, now: i64) -> Option<Arc<List>> {

@@ -11,8 +11,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::StoreError;
 use super::names::Names;
+use super::row::QuotaRow;
 use super::sheets::{self, Intake, SheetError, Taken};
-use super::{captures, schema, secrets, usage};
+use super::{captures, quotas, schema, secrets, usage};
 use crate::vault::Vault;
 
 /// Writes a database's new content.
@@ -84,6 +85,14 @@ impl<'a> Restore<'a> {
     pub fn finish(&mut self) -> Result<(), SheetError> {
         captures::measure(self.connection)?;
         Ok(usage::recount(self.connection)?)
+    }
+
+    /// What is used of quotas at that millisecond, by the new rows.
+    ///
+    /// # Errors
+    /// SQLite refuses.
+    pub fn quotas(&self, now_ms: i64) -> Result<Vec<QuotaRow>, StoreError> {
+        Ok(quotas::standing(self.connection, now_ms)?)
     }
 
     /// Puts these in place of all secrets of that kind: names and values.
