@@ -30,6 +30,7 @@ use crate::routing::{Candidate, Switchboard};
 use crate::store::Writer;
 use crate::store::row::{CooldownRow, ErrorRow, Status, UsageRow};
 use crate::upstream::{Failure, Outbound};
+use crate::usage::estimate::Estimate;
 use crate::usage::pricing::Price;
 
 pub use keep::Keep;
@@ -143,6 +144,8 @@ pub struct Exchange {
     keep: Option<Box<Keep>>,
     /// What goes over the wire, when somebody wants to see it.
     capture: Option<Box<Capture>>,
+    /// Counts what the provider may not report.
+    estimate: Option<Box<Estimate>>,
 }
 
 /// The target that is being tried, or is answering.
@@ -224,6 +227,7 @@ impl Exchange {
             reservation: None,
             keep: None,
             capture: None,
+            estimate: None,
         }
     }
 
@@ -256,6 +260,18 @@ impl Exchange {
     /// The answer is to be kept for the client to come back to.
     pub fn keep(&mut self, keep: Option<Keep>) {
         self.keep = keep.map(Box::new);
+    }
+
+    /// The provider that answers may not report tokens.
+    pub fn estimate(&mut self, estimate: Estimate) {
+        self.estimate = Some(Box::new(estimate));
+    }
+
+    /// A piece of the answer came from the provider.
+    pub fn heard(&mut self, piece: &[u8]) {
+        if let Some(estimate) = &mut self.estimate {
+            estimate.see(piece);
+        }
     }
 
     /// A piece of the answer goes to the client.
@@ -602,6 +618,10 @@ impl Exchange {
         let Some(mut row) = self.row.take() else {
             return;
         };
+        if let Some(estimate) = self.estimate.take() {
+            let whole = matches!(status, Status::Success | Status::Empty);
+            row.tokens_estimated = estimate.fill(&mut row.tokens, whole);
+        }
         let now = Instant::now();
         if let Some(trying) = self.trying.take() {
             self.learn(trying, &row, status, now);

@@ -1,5 +1,6 @@
 //! How many tokens a request has: asked of a provider that counts, in its own
-//! protocol or translated, else estimated. Nothing of it is billed.
+//! protocol or translated, else estimated. Nothing of that is billed. And what is
+//! counted here for providers that report nothing.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::protocol::estimate;
 use crate::protocol::json::{Raw, Tape};
 use crate::protocol::meter::Reading;
 use crate::protocol::notes::{Action, Notes};
-use crate::relay::{Form, Translation};
+use crate::relay::{Committed, Form, Translation};
+use crate::usage::estimate::Estimate;
 
 /// The members of a Messages request that its counter takes.
 const COUNTED: [&str; 7] = [
@@ -89,6 +91,23 @@ pub(super) fn estimated(work: &Work) -> Result<Answered, Refusal> {
     notes.warn(Action::Emulated, "token_count");
     let tokens = estimate::request(root);
     Ok(answered(work.ask.protocol, tokens, notes))
+}
+
+/// What is counted of a request and its answer, should `spoken` to report
+/// nothing. The request's text is looked at now, so that it needs not be kept.
+pub(super) fn of(work: &Work, spoken: Protocol, answer: &Committed) -> Estimate {
+    // Images and sound are sent as forms.
+    let input = if work.peeked.is_some() {
+        let body = work.frames.concat();
+        Tape::new().parse_bytes(&body).map_or(0, estimate::request)
+    } else {
+        0
+    };
+    let protocol = match &answer.translation {
+        Translation::Done(_) => work.ask.protocol,
+        Translation::None | Translation::Stream(_) => spoken,
+    };
+    Estimate::new(input, protocol, answer.form != Form::Unary)
 }
 
 /// A count as an answer that is ready to go.

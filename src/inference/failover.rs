@@ -255,6 +255,9 @@ impl<'a> Round<'a> {
         match quirks::attempt(core, exchange, work, (candidate, &mut plan), limits).await {
             Ok(answered) => {
                 exchange.noted(&answered.notes);
+                if candidate.provider.estimate_tokens && !work.is_count() {
+                    exchange.estimate(count::of(work, plan.protocol, &answered.committed));
+                }
                 exchange.keep(state::keep(exchange, work, pass_through));
                 self.pin(number, pass_through, &answered);
                 let route = route_of(candidate, exchange);

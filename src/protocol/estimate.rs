@@ -6,6 +6,8 @@
 //! character. A walk over the text counts those pieces, each at its usual price,
 //! which was fitted against OpenAI's o200k.
 
+pub mod answer;
+
 use super::json::{Str, Value};
 
 /// Prices are in hundredths of a token.
@@ -15,7 +17,7 @@ const TOKEN: u64 = 100;
 const MARK_BEFORE_WORD: u64 = 64;
 
 /// What a run of characters is made of.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Lower,
     Upper,
@@ -61,11 +63,11 @@ pub fn tokens(text: &str) -> u64 {
     for letter in text.chars() {
         counter.push(class(letter));
     }
-    counter.end_run(None);
-    counter.price.div_ceil(TOKEN)
+    counter.tokens()
 }
 
-#[derive(Default)]
+/// Adds up a text, class by class.
+#[derive(Clone, Debug, Default)]
 struct Counter {
     price: u64,
     /// The run that goes on, and how long it is.
@@ -75,6 +77,13 @@ struct Counter {
 }
 
 impl Counter {
+    /// What was seen so far, if nothing follows.
+    fn tokens(&self) -> u64 {
+        let mut ended = self.clone();
+        ended.end_run(None);
+        ended.price.div_ceil(TOKEN)
+    }
+
     fn push(&mut self, class: Class) {
         match &mut self.run {
             Some((running, length)) if *running == class => *length += 1,

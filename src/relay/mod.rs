@@ -182,6 +182,7 @@ impl RelayBody {
             ended: false,
         };
         for chunk in answer.opening {
+            relay.exchange.heard(&chunk);
             relay
                 .framing
                 .push(chunk, &mut relay.meter, &mut relay.ready);
@@ -268,6 +269,7 @@ impl RelayBody {
         if let Some(watch) = &mut self.watch {
             watch.see(&chunk, self.heard);
         }
+        self.exchange.heard(&chunk);
         self.framing.push(chunk, &mut self.meter, &mut self.ready);
         if self.framing.is_stopped() {
             // The answer is cut where the client wanted; the provider may stop.

@@ -4,4 +4,5 @@
 //! target's is worked out once for a configuration.
 
 pub mod catalogue;
+pub mod estimate;
 pub mod pricing;
