@@ -1,11 +1,12 @@
-//! The command line: `serve`, `check`, `backup`, `import`, `encrypt`, `rekey`,
-//! `demo`, `replay`, `simulate`.
+//! The command line: `serve`, `check`, `prices`, `backup`, `import`, `encrypt`,
+//! `rekey`, `demo`, `replay`, `simulate`.
 
 mod backup;
 mod check;
 mod demo;
 mod handover;
 mod keys;
+mod prices;
 mod replay;
 mod run;
 mod simulate;
@@ -74,6 +75,9 @@ enum Command {
         #[arg(long, short)]
         config: Option<PathBuf>,
     },
+    /// Write prices from a public list into a configuration file; comments and
+    /// order stay, and a gateway that runs takes them up
+    Prices(prices::Prices),
     /// Serve a simulated provider: no account, no key, no network, nothing to
     /// configure
     Demo {
@@ -160,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Import { file, config } => backup::import(&file, config),
         Command::Encrypt { file } => keys::encrypt(&file),
         Command::Rekey { config } => keys::rekey(config),
+        Command::Prices(options) => prices::prices(&options),
         Command::Demo { host, port } => demo::demo(host, port),
         Command::Replay(options) => replay::replay(&options),
         Command::Simulate(options) => {
