@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::alarm::Alarms;
 use crate::auth::Throttle;
 use crate::capture::Switches;
+use crate::catalogue::{Catalogues, Source};
 use crate::config::live::Live;
 use crate::exchange::Books;
 use crate::metrics::Metrics;
@@ -40,6 +41,8 @@ pub struct App {
     pub telemetry: Telemetry,
     /// What providers refused, and what helped.
     pub learned: Learned,
+    /// What others publish about models.
+    pub catalogues: Catalogues,
     /// Who guessed at the admin key.
     pub throttle: Throttle,
     /// Whose requests are captured.
@@ -68,6 +71,8 @@ impl App {
         let switchboard = Arc::new(remembered(&live, &store, now));
         let quotas = used(&live, &store, now);
         let captures = Arc::new(Switches::new(live.load().logging.capture));
+        let beside = live.load().store.path.with_file_name("catalogues");
+        let catalogues = Catalogues::new(beside);
         Arc::new(Self {
             live,
             store,
@@ -76,6 +81,7 @@ impl App {
             quotas,
             telemetry,
             learned: Learned::default(),
+            catalogues,
             throttle: Throttle::default(),
             captures,
             descriptions: Descriptions::default(),
@@ -87,6 +93,30 @@ impl App {
 }
 
 impl App {
+    /// Fetches the catalogues, and prices requests by them from then on. Reads
+    /// large documents: not for a thread that serves.
+    pub async fn refresh_catalogues(&self) -> Vec<(Source, Result<usize, String>)> {
+        let config = self.live.load();
+        let told = self
+            .catalogues
+            .refresh_all(&self.connector, &config.catalogue)
+            .await;
+        self.price_anew();
+        told
+    }
+
+    /// Takes up the catalogues that an earlier process kept. Reads files.
+    pub fn recall_catalogues(&self) {
+        self.catalogues.recall();
+        self.price_anew();
+    }
+
+    fn price_anew(&self) {
+        if let Some(prices) = self.catalogues.prices() {
+            self.switchboard.priced(&self.live.load(), prices);
+        }
+    }
+
     /// What opens connections, for documents that no provider's request is for.
     #[must_use]
     pub const fn connector(&self) -> &Connector {

@@ -53,6 +53,7 @@ pub mod capture;
 pub mod routing;
 pub mod sight;
 pub mod upstream;
+pub mod catalogue;
 pub mod quota;
 pub mod exchange;
 pub mod relay;

@@ -243,6 +243,23 @@ pub fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
+/// The parameters of a query, in order. What can't be decoded stays as it is: it
+/// must not look as if it had not been given.
+#[must_use]
+pub fn query_pairs(query: &str) -> Vec<(String, String)> {
+    let plain = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_decode(&text).unwrap_or(text)
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (plain(name), plain(value))
+        })
+        .collect()
+}
+
 /// Takes `acme/m:free:generateContent` apart at its last colon; a leading
 /// `models/`, as some SDKs send it twice, goes.
 #[must_use]

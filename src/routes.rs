@@ -16,6 +16,7 @@ use crate::app::Core;
 use crate::auth;
 use crate::body::{Body, json};
 use crate::inference::kept::{self, Kept};
+use crate::inference::metadata::{self, Metadata};
 use crate::inference::{self, Ask, PathAsk, models};
 use crate::management::{self, Call, settings};
 use crate::protocol::Protocol;
@@ -53,6 +54,8 @@ pub enum Handler {
     Gemini,
     /// The list of models, or one.
     Models,
+    /// What the catalogues say.
+    Metadata(Metadata),
     /// An answer of the Responses API that was kept.
     Kept(Kept),
     /// A fixed text.
@@ -67,6 +70,7 @@ impl std::fmt::Debug for Handler {
             Self::Inference(..) => "Inference",
             Self::Gemini => "Gemini",
             Self::Models => "Models",
+            Self::Metadata(_) => "Metadata",
             Self::Kept(_) => "Kept",
             Self::Text(..) => "Text",
             Self::Manage(_) => "Manage",
@@ -107,6 +111,15 @@ const fn inference(pattern: &'static str, protocol: Protocol, action: &'static s
 
 const fn kept(method: Method, pattern: &'static str, what: Kept) -> Route {
     route(method, pattern, Access::Inference, Handler::Kept(what))
+}
+
+const fn metadata(pattern: &'static str, what: Metadata) -> Route {
+    route(
+        Method::GET,
+        pattern,
+        Access::Public,
+        Handler::Metadata(what),
+    )
 }
 
 const fn admin(method: Method, pattern: &'static str, handler: management::Handler) -> Route {
@@ -197,6 +210,14 @@ pub static ROUTES: &[Route] = &[
         "/v1alpha/models/{model..}",
         Access::Public,
         Handler::Models,
+    ),
+    metadata("/v1/metadata/search", Metadata::Search),
+    metadata("/v1/metadata/lookup", Metadata::Lookup),
+    metadata("/v1/openrouter/models", Metadata::OpenRouter),
+    admin(
+        Method::POST,
+        "/v0/management/models/metadata/refresh",
+        management::metadata::refresh,
     ),
     principal(
         Method::GET,
@@ -723,6 +744,7 @@ fn routed(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
             request,
         )),
         Handler::Models => at_once(models::answer(core, params.value("model"), &request)),
+        Handler::Metadata(what) => at_once(metadata::answer(core, what, &request)),
         Handler::Text(kind, text) => at_once(fixed(kind, text)),
         Handler::Manage(handler) => Box::pin(manage(
             Arc::clone(core),

@@ -666,6 +666,67 @@ fn edits_from_many_threads_are_all_there() {
     );
 }
 
+/// Names as they are, and as they have to be quoted.
+const NAMES: [&str; 7] = ["k0", "k1", "k2", "a/b", "3.5", "true", "it: #is"];
+
+/// A file with entries in lines of their own, in one line, and with comments.
+fn entries() -> impl Strategy<Value = String> {
+    let entry = (proptest::sample::select(&NAMES[..]), 0..4_u8, any::<bool>());
+    proptest::collection::vec(entry, 0..5).prop_map(|entries| {
+        let mut text = "# begins\nadminKey: x\nkeys:\n".to_owned();
+        let mut seen = Vec::new();
+        for (i, (name, comments, flow)) in entries.into_iter().enumerate() {
+            if seen.contains(&name) {
+                continue;
+            }
+            seen.push(name);
+            if comments & 1 > 0 {
+                text.push_str("  # before\n\n");
+            }
+            if flow {
+                text.push_str(&format!("  {name:?}: {{ secret: s{i} }}   # behind\n"));
+            } else {
+                text.push_str(&format!("  {name:?}:\n    secret: s{i}\n"));
+            }
+            if comments & 2 > 0 && !flow {
+                text.push_str("    # inside\n    comment: |\n      many\n      # lines\n");
+            }
+        }
+        text.push_str("strict: false\n# ends\n");
+        text
+    })
+}
+
+proptest! {
+    /// A change is worked out from the lines of one entry; what is in force must
+    /// be what the whole file says.
+    #[test]
+    fn what_is_in_force_after_a_change_is_what_the_file_says(
+        text in entries(),
+        changes in proptest::collection::vec((proptest::sample::select(&NAMES[..]), 0..4_u8), 1..6),
+    ) {
+        let folder = Folder::with(&text);
+        let live = folder.open();
+        for (i, (name, kind)) in changes.into_iter().enumerate() {
+            let key = json!({"secret": format!("new{i}"), "comment": "one\ntwo: #"});
+            let changed = live.change::<WriteError>(|draft| {
+                Ok(match kind {
+                    0 => draft.remove(&["keys", name])?,
+                    1 => draft.set(&["keys", name, "secret"], &json!(format!("only{i}")))?,
+                    2 => draft.set(&["strict"], &json!(i % 2 == 0))?,
+                    _ => draft.set(&["keys", name], &key)?,
+                })
+            });
+            prop_assert!(changed.is_ok(), "{changed:?}");
+            let whole = load(&folder.text());
+            let live = live.load();
+            prop_assert_eq!(&whole.document, &live.document);
+            prop_assert_eq!(whole.keys.keys().collect::<Vec<_>>(), live.keys.keys().collect::<Vec<_>>());
+            prop_assert!(folder.text().starts_with("# begins\n") && folder.text().contains("# ends"));
+        }
+    }
+}
+
 // ---- any text
 
 /// Lines of valid files, shuffled and cut.

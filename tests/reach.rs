@@ -276,3 +276,127 @@ fn a_target_that_fails_is_told_with_its_reason() {
         assert_eq!(answer["success"], false, "{body}");
     }
 }
+
+// ---- catalogues
+
+const LIST: &str = r#"{"data":[
+    {"id":"maker/large","name":"Maker: Large","context_length":200000,
+     "pricing":{"prompt":"0.000003","completion":"0.000015"},"supported_parameters":["tools"],
+     "architecture":{"modality":"text->text","input_modalities":["text"],"output_modalities":["text"]},
+     "top_provider":{"context_length":200000,"max_completion_tokens":64000}},
+    {"id":"maker/small","name":"Maker: Small"}]}"#;
+
+#[test]
+fn a_catalogue_is_fetched_searched_and_shown_with_the_models() {
+    let told = Told::start("200 OK", LIST);
+    let url = told.url("/models");
+    let file = format!(
+        "catalogue: {{ openrouter: '{url}', modelsDev: null, catwalk: null }}\n\
+         providers:\n  p: {{ api_base_url: 'http://SIMULATOR/v1', api_key: k }}\n\
+         models:\n  mine: {{ targets: [{{ provider: p, model: m }}], metadata: {{ source: openrouter, source_path: maker/large, overrides: {{ name: Mine }} }} }}\n  \
+         small: {{ targets: [{{ provider: p, model: m }}], metadata: {{ source: auto }} }}\n  \
+         other: {{ targets: [{{ provider: p, model: m }}], metadata: {{ source: disabled }} }}\n"
+    );
+    let mut gateway = Gateway::with(&file);
+    let get = |gateway: &Gateway, path: &str| gateway.request("GET", path, &[], "");
+    for path in [
+        "/v1/metadata/search?source=openrouter",
+        "/v1/metadata/lookup?source=openrouter&source_path=a",
+        "/v1/openrouter/models",
+    ] {
+        get(&gateway, path).expect(503);
+    }
+    let before = get(&gateway, "/v1/models").expect(200).json();
+    assert_eq!(before["data"][0]["name"], "Mine");
+    assert_eq!(before["data"][0].get("pricing"), None);
+    let refreshed = gateway.admin(
+        "POST",
+        "/v0/management/models/metadata/refresh",
+        &Value::Null,
+    );
+    let sources =
+        json!({ "success": true, "sources": { "openrouter": { "success": true, "models": 2 } } });
+    assert_eq!(refreshed.expect(200).json(), sources);
+    // Kept: a gateway that starts without the network has them.
+    for restarted in [false, true] {
+        if restarted {
+            gateway.restart();
+            gateway.app.recall_catalogues();
+        }
+        let found = get(&gateway, "/v1/metadata/search?source=openrouter&q=LARGE").expect(200);
+        let large = json!([{ "id": "maker/large", "name": "Maker: Large" }]);
+        assert_eq!(found.json(), json!({ "count": 1, "data": large }));
+        let names = get(&gateway, "/v1/openrouter/models?q=maker/").expect(200);
+        assert_eq!(names.json()["data"], json!(["maker/large", "maker/small"]));
+        let one = get(
+            &gateway,
+            "/v1/metadata/lookup?source=openrouter&source_path=maker%2Flarge",
+        );
+        assert_eq!(one.expect(200).json()["data"]["context_length"], 200_000);
+        let models = get(&gateway, "/v1/models").expect(200).json();
+        let [mine, small, other] = [0, 1, 2].map(|i| models["data"][i].clone());
+        assert_eq!(
+            (&mine["id"], &mine["name"]),
+            (&json!("mine"), &json!("Mine"))
+        );
+        assert_eq!(
+            mine["pricing"],
+            json!({ "prompt": "0.000003", "completion": "0.000015" })
+        );
+        assert_eq!(mine["context_length"], 200_000);
+        assert_eq!(mine["top_provider"]["max_completion_tokens"], 64_000);
+        assert_eq!(small["name"], "Maker: Small");
+        assert_eq!(other.get("name"), None);
+    }
+    for (query, status) in [
+        ("search?source=nowhere", 400),
+        ("search", 400),
+        ("search?source=openrouter&limit=0", 400),
+        ("search?source=openrouter&limit=201", 400),
+        ("search?source=catwalk", 503),
+        ("lookup?source=openrouter", 400),
+        ("lookup?source=openrouter&source_path=maker/none", 404),
+    ] {
+        let answer = get(&gateway, &format!("/v1/metadata/{query}")).expect(status);
+        assert!(answer.json()["error"]["message"].is_string(), "{query}");
+    }
+    let limited = get(&gateway, "/v1/metadata/search?source=openrouter&limit=1");
+    assert_eq!(limited.expect(200).json()["count"], 1);
+}
+
+#[test]
+fn a_catalogue_that_cannot_be_had_leaves_the_one_that_was_there() {
+    let told = Arc::new(Mutex::new(LIST.to_owned()));
+    let now = Arc::clone(&told);
+    let upstream = Upstream::start(move |mut wire| {
+        while wire.request().is_some() {
+            let body = now.lock().unwrap().clone();
+            wire.answer("200 OK", &body);
+        }
+    });
+    let file = format!(
+        "catalogue: {{ openrouter: 'http://{}/m', modelsDev: null, catwalk: 'http://{}/c' }}\n",
+        upstream.address,
+        nobody()
+    );
+    let gateway = Gateway::with(&file);
+    let refresh = || {
+        let answer = gateway.admin(
+            "POST",
+            "/v0/management/models/metadata/refresh",
+            &Value::Null,
+        );
+        answer.expect(200).json()
+    };
+    let first = refresh();
+    assert_eq!(first["success"], false);
+    assert_eq!(first["sources"]["openrouter"]["models"], 2);
+    assert!(first["sources"]["catwalk"]["error"].is_string());
+    "<html>".clone_into(&mut told.lock().unwrap());
+    let second = refresh();
+    assert_eq!(second["sources"]["openrouter"]["success"], false);
+    assert_eq!(second["sources"]["openrouter"]["models"], 2);
+    gateway
+        .request("GET", "/v1/metadata/search?source=openrouter", &[], "")
+        .expect(200);
+}

@@ -23,6 +23,10 @@ use plexus::server::Server;
 use plexus::store::{Options, Store};
 use plexus::telemetry::Telemetry;
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const ADMIN: &str = "admin-key-of-the-bench";
@@ -47,7 +51,7 @@ fn main() -> Result<(), Failure> {
         .map_err(|_| "a crypto provider was there already")?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("plexus.yaml");
-    let text = file::text(size);
+    let text = file::text(size)?;
     std::fs::write(&path, &text)?;
     say(&format!(
         "{} providers, {} aliases, {} keys: {} KB\n\n| what | ms, median | ms, longest |\n|---|--:|--:|",
@@ -149,7 +153,8 @@ fn writes(gateway: &Gateway, size: Size, runs: u32) -> Result<(), Failure> {
     report("PUT an alias that is there", runs, || {
         let model = next();
         let body = format!(
-            "{{\"target_groups\":[{{\"name\":\"default\",\"selector\":\"random\",\"targets\":[{{\"provider\":\"p1\",\"model\":\"m{model}\"}}]}}]}}"
+            "{{\"target_groups\":[{{\"name\":\"default\",\"selector\":\"random\",\"targets\":[{{\"provider\":\"p1\",\"model\":\"m{}\"}}]}}]}}",
+            model % 3
         );
         gateway.admin("PUT", &format!("/aliases/a{}", size.aliases / 2), &body)
     })?;

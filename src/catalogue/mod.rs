@@ -14,7 +14,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::Uri;
 
+use crate::config::CatalogueSettings;
 use crate::upstream::{Connector, Fetch};
+use crate::usage::catalogue::Catalogue as Prices;
 pub use source::{List, Model, Source};
 
 /// Time for one catalogue.
@@ -26,6 +28,7 @@ const MOST: usize = 32 << 20;
 pub struct Catalogues {
     folder: PathBuf,
     lists: [ArcSwapOption<List>; Source::ALL.len()],
+    prices: ArcSwapOption<Prices>,
 }
 
 impl fmt::Debug for Catalogues {
@@ -45,6 +48,7 @@ impl Catalogues {
         Self {
             folder,
             lists: Default::default(),
+            prices: ArcSwapOption::empty(),
         }
     }
 
@@ -54,15 +58,51 @@ impl Catalogues {
         self.lists.get(source as usize)?.load_full()
     }
 
+    /// What models cost at OpenRouter, if its catalogue is there.
+    #[must_use]
+    pub fn prices(&self) -> Option<Arc<Prices>> {
+        self.prices.load_full()
+    }
+
+    /// Reads a catalogue's document and has it from now on.
+    fn take_up(&self, source: Source, document: &[u8]) -> Result<usize, String> {
+        let list = List::parse(source, document)?;
+        let count = list.len();
+        if let Some(place) = self.lists.get(source as usize) {
+            place.store(Some(Arc::new(list)));
+        }
+        if source == Source::OpenRouter
+            && let Ok(prices) = Prices::parse(document)
+        {
+            self.prices.store(Some(Arc::new(prices)));
+        }
+        Ok(count)
+    }
+
     /// Takes up what was kept by an earlier process. Reads files.
     pub fn recall(&self) {
         for source in Source::ALL {
             let kept = fs::read(self.file(source)).ok();
-            let list = kept.and_then(|document| List::parse(source, &document).ok());
-            if let (Some(list), Some(place)) = (list, self.lists.get(source as usize)) {
-                place.store(Some(Arc::new(list)));
+            if let Some(Err(error)) = kept.map(|document| self.take_up(source, &document)) {
+                tracing::info!(source = source.name(), %error, "a catalogue that was kept is no more");
             }
         }
+    }
+
+    /// Fetches all that have an address, one after the other. What can't be had
+    /// is told, and the one that was there goes on.
+    pub async fn refresh_all(
+        &self,
+        connector: &Connector,
+        settings: &CatalogueSettings,
+    ) -> Vec<(Source, Result<usize, String>)> {
+        let mut told = Vec::new();
+        for source in Source::ALL {
+            if let Some(address) = source.address(settings) {
+                told.push((source, self.refresh(connector, source, address).await));
+            }
+        }
+        told
     }
 
     /// Fetches a catalogue, keeps it, and says how many models it has. The one
@@ -71,13 +111,15 @@ impl Catalogues {
     /// # Errors
     ///
     /// What went wrong.
-    pub async fn refresh(
+    async fn refresh(
         &self,
         connector: &Connector,
         source: Source,
         address: &str,
     ) -> Result<usize, String> {
-        let url: Uri = address.parse().map_err(|error| format!("{address}: {error}"))?;
+        let url = address
+            .parse::<Uri>()
+            .map_err(|error| format!("{address}: {error}"))?;
         let fetch = Fetch {
             url,
             bearer: None,
@@ -86,22 +128,17 @@ impl Catalogues {
             // The address is the operator's own.
             at_home: true,
         };
-        let fetched = connector.fetch(fetch).await.map_err(|error| error.to_string())?;
+        let fetched = connector
+            .fetch(fetch)
+            .await
+            .map_err(|error| error.to_string())?;
         if !fetched.status.is_success() {
             return Err(format!("status {}", fetched.status.as_u16()));
         }
+        let count = self.take_up(source, &fetched.body)?;
         let file = self.file(source);
-        let read = tokio::task::spawn_blocking(move || {
-            let list = List::parse(source, &fetched.body)?;
-            if let Err(error) = keep(&file, &fetched.body) {
-                tracing::warn!(%error, file = %file.display(), "a catalogue could not be kept");
-            }
-            Ok::<_, String>(list)
-        });
-        let list = read.await.map_err(|error| error.to_string())??;
-        let count = list.len();
-        if let Some(place) = self.lists.get(source as usize) {
-            place.store(Some(Arc::new(list)));
+        if let Err(error) = keep(&file, &fetched.body) {
+            tracing::warn!(%error, file = %file.display(), "a catalogue could not be kept");
         }
         Ok(count)
     }
@@ -133,7 +170,10 @@ mod tests {
         let catalogues = Catalogues::new(folder.path().join("c"));
         assert!(catalogues.list(Source::OpenRouter).is_none());
         catalogues.recall();
-        assert_eq!(catalogues.list(Source::OpenRouter).map(|list| list.len()), Some(1));
+        assert_eq!(
+            catalogues.list(Source::OpenRouter).map(|list| list.len()),
+            Some(1)
+        );
         assert!(catalogues.list(Source::Catwalk).is_none());
     }
 }

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
+use crate::config::CatalogueSettings;
+
 /// Most models that are read of one catalogue.
 const MOST: usize = 100_000;
 
@@ -31,6 +33,16 @@ impl Source {
             Self::OpenRouter => "openrouter",
             Self::ModelsDev => "models.dev",
             Self::Catwalk => "catwalk",
+        }
+    }
+
+    /// Where its catalogue is to be had, unless it is not to be fetched.
+    #[must_use]
+    pub fn address(self, settings: &CatalogueSettings) -> Option<&str> {
+        match self {
+            Self::OpenRouter => settings.open_router.as_deref(),
+            Self::ModelsDev => settings.models_dev.as_deref(),
+            Self::Catwalk => settings.catwalk.as_deref(),
         }
     }
 
@@ -87,7 +99,10 @@ impl List {
             list.models.insert(id.into(), model);
         }
         if list.models.is_empty() {
-            return Err(format!("it is no list of models as {} has it", source.name()));
+            return Err(format!(
+                "it is no list of models as {} has it",
+                source.name()
+            ));
         }
         Ok(list)
     }
@@ -115,7 +130,8 @@ impl List {
     pub fn like(&self, name: &str) -> Option<&Model> {
         let ending = name.rsplit('/').next().unwrap_or(name);
         let by_ending = || self.models.get_index(*self.by_ending.get(ending)?);
-        self.find(name).or_else(|| by_ending().map(|(_, model)| model))
+        self.find(name)
+            .or_else(|| by_ending().map(|(_, model)| model))
     }
 
     /// Models whose id or name has that text in it, case aside; all without a
@@ -178,8 +194,15 @@ fn models_dev(document: &Value) -> Option<Found> {
             ];
             priced(&mut members, prices);
             let can = |name: &str| model.get(name).and_then(Value::as_bool) == Some(true);
-            let abilities = [("tools", "tool_call"), ("reasoning", "reasoning"), ("temperature", "temperature")];
-            able(&mut members, abilities.map(|(parameter, field)| (parameter, can(field))));
+            let abilities = [
+                ("tools", "tool_call"),
+                ("reasoning", "reasoning"),
+                ("temperature", "temperature"),
+            ];
+            able(
+                &mut members,
+                abilities.map(|(parameter, field)| (parameter, can(field))),
+            );
             found.push((format!("{maker}/{id}"), members));
         }
     }
@@ -201,9 +224,17 @@ fn catwalk(document: &Value) -> Option<Found> {
             };
             let mut members = named(model);
             let number = |name: &str| model.get(name).cloned();
-            sized(&mut members, number("context_window"), number("default_max_tokens"));
+            sized(
+                &mut members,
+                number("context_window"),
+                number("default_max_tokens"),
+            );
             let can = |name: &str| model.get(name).and_then(Value::as_bool) == Some(true);
-            let sees = if can("supports_attachments") { json!(["text", "image"]) } else { json!(["text"]) };
+            let sees = if can("supports_attachments") {
+                json!(["text", "image"])
+            } else {
+                json!(["text"])
+            };
             let modalities = json!({ "input_modalities": sees, "output_modalities": ["text"] });
             members.insert("architecture".to_owned(), modalities);
             let prices = [
@@ -303,15 +334,24 @@ mod tests {
             "pricing": { "prompt": "0.000003", "completion": "0.000015", "input_cache_read": "0.0000003" },
             "supported_parameters": ["tools", "reasoning"],
         });
-        assert_eq!(Value::Object(list.find("maker/m-1").unwrap().members.clone()), wanted);
+        assert_eq!(
+            Value::Object(list.find("maker/m-1").unwrap().members.clone()),
+            wanted
+        );
         let walk = json!([{ "id": "maker", "models": [{
             "id": "m-1", "name": "M 1", "cost_per_1m_in": 0, "cost_per_1m_out": 0.25,
             "context_window": 8_192, "default_max_tokens": 0, "can_reason": false, "supports_attachments": true,
         }]}, { "models": [] }]);
         let list = List::parse(Source::Catwalk, walk.to_string().as_bytes()).unwrap();
         let members = &list.find("maker/m-1").unwrap().members;
-        assert_eq!(members["pricing"], json!({ "prompt": "0", "completion": "0.00000025" }));
-        assert_eq!(members["architecture"]["input_modalities"], json!(["text", "image"]));
+        assert_eq!(
+            members["pricing"],
+            json!({ "prompt": "0", "completion": "0.00000025" })
+        );
+        assert_eq!(
+            members["architecture"]["input_modalities"],
+            json!(["text", "image"])
+        );
         assert_eq!(members["context_length"], 8_192);
     }
 
@@ -333,7 +373,15 @@ mod tests {
     #[test]
     fn what_is_no_catalogue_is_refused() {
         for source in Source::ALL {
-            for text in ["", "5", "{}", "[]", r#"{"data":[]}"#, r#"{"a":{"models":{}}}"#, r#"[{"id":"a"}]"#] {
+            for text in [
+                "",
+                "5",
+                "{}",
+                "[]",
+                r#"{"data":[]}"#,
+                r#"{"a":{"models":{}}}"#,
+                r#"[{"id":"a"}]"#,
+            ] {
                 assert!(List::parse(source, text.as_bytes()).is_err(), "{text}");
             }
         }

@@ -160,9 +160,12 @@ impl Gateway {
             server: &self.server,
             program: program.as_ref(),
         };
+        let keeping = self.runtime.spawn(keep_catalogues(Arc::clone(&self.app)));
         let end = self
             .runtime
-            .block_on(watcher.watch(&mut self.signals, control))?;
+            .block_on(watcher.watch(&mut self.signals, control));
+        keeping.abort();
+        let end = end?;
         let drain = self.app.live.load().server.drain;
         tracing::info!(seconds = drain.as_secs(), "draining");
         // A second signal ends the wait, and the process with it.
@@ -195,6 +198,28 @@ impl Gateway {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Recalls the catalogues and fetches them again and again.
+async fn keep_catalogues(app: Arc<App>) {
+    let recalling = Arc::clone(&app);
+    drop(tokio::task::spawn_blocking(move || recalling.recall_catalogues()).await);
+    loop {
+        let settings = app.live.load().catalogue.clone();
+        let told = if settings.enabled {
+            app.refresh_catalogues().await
+        } else {
+            Vec::new()
+        };
+        for (source, outcome) in told {
+            let source = source.name();
+            match outcome {
+                Ok(models) => tracing::debug!(source, models, "a catalogue was read"),
+                Err(error) => tracing::info!(source, %error, "a catalogue can't be had"),
+            }
+        }
+        tokio::time::sleep(settings.refresh).await;
     }
 }
 

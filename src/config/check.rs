@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use http::header::{HeaderName, HeaderValue};
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fault::{self, Fault, Place, suggestion};
 use super::fold;
@@ -55,18 +55,24 @@ pub(in crate::config) fn check_with(
         asked,
     } = read(text)?;
     faults.extend(seal::open(&mut root, vault));
-    let mut check = Check {
-        environment,
-        base,
-        faults,
-        asked,
-        path: Vec::new(),
-    };
-    let config = build(&mut check, root);
-    match config {
-        Some(config) if check.faults.is_empty() => Ok(config),
-        _ => Err(fault::settle(check.faults)),
-    }
+    let mut check = Check::new(environment, base, faults, asked);
+    let config = build(&mut check, &root);
+    check.settled(config, || root.into_json())
+}
+
+/// As [`check`], of a document that a text is known to say, its secrets opened.
+/// Faults have no places.
+pub(in crate::config) fn check_document(
+    document: Value,
+    environment: Environment<'_>,
+    base: &Path,
+) -> Result<Config, Vec<Fault>> {
+    let nothing = Map::new();
+    let root = Node::from_json_map(document.as_object().unwrap_or(&nothing));
+    let found = shape::examine(&root, &schema::FILE);
+    let mut check = Check::new(environment, base, found.faults, found.asked);
+    let config = build(&mut check, &root);
+    check.settled(config, || document)
 }
 
 /// What a text says, as JSON in file order with all spellings folded, `$env:`
@@ -133,13 +139,7 @@ pub fn store_path(
     let (text, _) = read_file.map_err(|error| OpenError::Io(file.to_owned(), error))?;
     let refused = |faults| OpenError::Refused(file.to_owned(), faults);
     let Tree { root, .. } = read(&text).map_err(refused)?;
-    let mut check = Check {
-        environment,
-        base: folder(file),
-        faults: Vec::new(),
-        asked: Vec::new(),
-        path: Vec::new(),
-    };
+    let mut check = Check::new(environment, folder(file), Vec::new(), Vec::new());
     let store = settings::store(&mut check, &root);
     if check.faults.is_empty() {
         Ok(store.path)
@@ -181,19 +181,20 @@ fn read(text: &str) -> Result<Tree, Vec<Fault>> {
     })
 }
 
-/// `None` only when a fault was noted that leaves nothing to build with.
-fn build(check: &mut Check<'_>, whole: Node) -> Option<Config> {
-    let root = &whole;
+/// All but the document. `None` only when a fault was noted that leaves nothing
+/// to build with.
+fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
     let admin_key = settings::admin_key(check, root);
     let user_quotas = quota::read(check, root);
     let providers = provider::read(check, root);
     let (aliases, alias_by_name) = alias::read(check, root, &providers);
     let (keys, key_by_digest) = key::read(check, root, &user_quotas);
     settings::mcp_servers(check, root);
-    let config = Config {
+    Some(Config {
         revision: 1,
         server: settings::server(check, root),
         store: settings::store(check, root),
+        catalogue: settings::catalogue(check, root),
         logging: settings::logging(check, root),
         failover: settings::failover(root),
         attempt_timeout: settings::attempt_timeout(root),
@@ -214,11 +215,6 @@ fn build(check: &mut Check<'_>, whole: Node) -> Option<Config> {
         user_quotas,
         alias_by_name,
         key_by_digest,
-    };
-    // Last, because it uses the tree up.
-    Some(Config {
-        document: Arc::new(whole.into_json()),
-        ..config
     })
 }
 
@@ -245,6 +241,38 @@ pub(in crate::config) struct Check<'a> {
     pub(in crate::config) faults: Vec<Fault>,
     asked: Vec<(&'static str, String)>,
     path: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    fn new(
+        environment: Environment<'a>,
+        base: &'a Path,
+        faults: Vec<Fault>,
+        asked: Vec<(&'static str, String)>,
+    ) -> Self {
+        Self {
+            environment,
+            base,
+            faults,
+            asked,
+            path: Vec::new(),
+        }
+    }
+
+    /// The configuration with its document, if nothing is wrong.
+    fn settled(
+        self,
+        config: Option<Config>,
+        document: impl FnOnce() -> Value,
+    ) -> Result<Config, Vec<Fault>> {
+        match config {
+            Some(config) if self.faults.is_empty() => Ok(Config {
+                document: Arc::new(document()),
+                ..config
+            }),
+            _ => Err(fault::settle(self.faults)),
+        }
+    }
 }
 
 impl Check<'_> {

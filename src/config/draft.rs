@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Config;
-use super::check::opened_text;
+use super::check::{document, opened_text};
 use super::edit::{self, EditError};
 use super::fault::Fault;
 use super::fold;
@@ -218,6 +218,49 @@ impl Draft {
         told && same_elsewhere(before, outcome, &touched)
     }
 
+    /// What the text says now, worked out from what it said before and from the
+    /// lines of the one entry that was touched; `None` unless that is sure.
+    ///
+    /// It is, when the section's lines have the entries that the file is known
+    /// to have, in their order, and the entry's lines say what it is known to
+    /// say: then these are the entry's lines, and others in their place change
+    /// nothing else, but where they share an anchor.
+    pub(super) fn outcome(&self) -> Option<Value> {
+        let [step] = &self.steps[..] else {
+            return None;
+        };
+        let path = match step {
+            Step::Set(path, _) | Step::Remove(path) => path,
+            Step::Whole(_) => return None,
+        };
+        let [section, name, ..] = &path[..] else {
+            return None;
+        };
+        if self.by_hand || !self.guessed {
+            return None;
+        }
+        let before = self.says().ok()?;
+        let known = before.get(section)?.as_object()?;
+        let names = region::names(&self.on_disk, section)?;
+        if !names.iter().copied().eq(known.keys().map(String::as_str)) {
+            return None;
+        }
+        let touched = Touched {
+            before: &self.on_disk,
+            after: &self.text,
+            section,
+            name,
+        };
+        let entry = touched.entry(known.get(name), matches!(step, Step::Remove(_)))?;
+        let mut outcome = (**before).clone();
+        let entries = outcome.get_mut(section)?.as_object_mut()?;
+        match entry {
+            Some(entry) => drop(entries.insert(name.clone(), entry)),
+            None => drop(entries.shift_remove(name)),
+        }
+        Some(outcome)
+    }
+
     /// The text made again, every step checked by itself.
     ///
     /// # Errors
@@ -232,6 +275,53 @@ impl Draft {
             };
         }
         Ok(text)
+    }
+}
+
+/// An entry whose lines may have changed, and the texts around it.
+struct Touched<'t> {
+    before: &'t str,
+    after: &'t str,
+    section: &'t str,
+    name: &'t str,
+}
+
+impl Touched<'_> {
+    /// What the entry says now, if it is still there. `None` for certain unless
+    /// it said `known` before, and all other lines are the same.
+    fn entry(&self, known: Option<&Value>, removed: bool) -> Option<Option<Value>> {
+        let (section, name) = (self.section, self.name);
+        let old = region::entry(self.before, section, name)?;
+        let old_lines = old.document(self.before)?;
+        if old_lines.contains('&') {
+            return None;
+        }
+        if known.is_some() {
+            let says = document(&old_lines).ok()?;
+            if at(&says, &[section, name]) != known {
+                return None;
+            }
+        }
+        let rest = self.before.get(old.range.end..)?;
+        if removed {
+            let lead = self.before.get(..old.range.start)?;
+            let same = self.after.strip_prefix(lead)? == rest;
+            return (same && known.is_some()).then_some(None);
+        }
+        // A new entry stands behind the last one.
+        let lead = match known {
+            Some(_) => self.before.get(..old.range.start)?,
+            None => self.before.get(..old.range.end)?,
+        };
+        let lines = self.after.strip_prefix(lead)?.strip_suffix(rest)?;
+        // What is sealed has to be opened, which the whole check does.
+        if lines.contains("enc:") {
+            return None;
+        }
+        let says = document(&format!("{}{lines}", old.head)).ok()?;
+        let entries = says.get(section)?.as_object()?;
+        let alone = says.as_object()?.len() == 1 && entries.len() == 1;
+        alone.then(|| entries.get(name).cloned())?.map(Some)
     }
 }
 

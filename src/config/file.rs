@@ -123,6 +123,11 @@ impl Prepared<'_> {
     }
 }
 
+/// The file's stamp, without reading it.
+pub(in crate::config) fn stamp(path: &Path, now: SystemTime) -> io::Result<Stamp> {
+    Ok(Stamp::of(&fs::metadata(path)?, now))
+}
+
 /// Creates the file unless it is there.
 pub(in crate::config) fn create(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()

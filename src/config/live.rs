@@ -14,11 +14,11 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::Config;
-use super::check::{check_with, opened_text};
+use super::check::{check_document, check_with, opened_text};
 use super::draft::Draft;
 use super::edit::EditError;
 use super::fault::{Fault, describe};
-use super::file::{self, Stamp};
+use super::file::{self, Prepared, Stamp};
 use super::seal::{self, Which};
 use crate::vault::Vault;
 
@@ -45,6 +45,16 @@ struct State {
     /// The file was found empty, which is believed only when seen twice: some
     /// editors empty a file before they fill it.
     emptied: bool,
+    /// Configurations that were in force and may still be in use: a large one
+    /// takes milliseconds to be freed, which no request should spend.
+    retired: Vec<Arc<Config>>,
+}
+
+impl State {
+    /// Frees what is in use no more.
+    fn release(&mut self) {
+        self.retired.retain(|config| Arc::strong_count(config) > 1);
+    }
 }
 
 /// What reading the file again came to.
@@ -118,6 +128,7 @@ impl Live {
             loaded_at: now,
             refused: Vec::new(),
             emptied: false,
+            retired: Vec::new(),
         };
         Ok(Self {
             path,
@@ -148,6 +159,7 @@ impl Live {
     pub fn poll(&self) -> Option<Result<Reload, Vec<Fault>>> {
         // Whoever changes it sees to it.
         let mut state = self.state.try_lock()?;
+        state.release();
         let unchanged = match &state.stamp {
             Some(stamp) => stamp.still_holds(&self.path),
             None => !self.path.exists(),
@@ -193,13 +205,15 @@ impl Live {
         if draft.text() == draft.on_disk() && !draft.by_hand() {
             return Ok(self.load());
         }
-        let (text, config) = self.settled(&draft)?;
+        let (settled, prepared) = self.settled_and_prepared(&draft);
+        let (text, config) = settled?;
         let which = match draft.is_replaced() {
             true => Which::All,
             false => Which::Changed,
         };
         let text = self.sealed(draft.on_disk(), &text, which)?;
-        Ok(self.put(&mut state, draft.on_disk(), text, config)?)
+        let prepared = prepared.filter(|_| text == draft.text());
+        Ok(self.put(&mut state, draft.on_disk(), (text, prepared), config)?)
     }
 
     /// As [`Live::change`], by a function from the text to another.
@@ -249,7 +263,7 @@ impl Live {
         let prepared = file::prepare(&self.path, &text).map_err(fail)?;
         let answer = first(&on_disk, &text)?;
         prepared.commit().map_err(fail)?;
-        let config = self.put(&mut state, &text, text.clone(), config)?;
+        let config = self.put(&mut state, &text, (text.clone(), None), config)?;
         Ok((config, answer))
     }
 
@@ -309,8 +323,32 @@ impl Live {
         Ok(Draft::new(on_disk, self.load(), vault, by_hand))
     }
 
+    /// The draft settled, and its text on the way to the disk, which takes its
+    /// time while the text is checked. What is still to be sealed stays off it.
+    fn settled_and_prepared<'d>(
+        &self,
+        draft: &'d Draft,
+    ) -> (
+        Result<(String, Config), WriteError>,
+        Option<io::Result<Prepared<'d>>>,
+    ) {
+        if self.vault.has_key() {
+            return (self.settled(draft), None);
+        }
+        std::thread::scope(|scope| {
+            let (path, text) = (&self.path, draft.text());
+            let preparing = scope.spawn(move || file::prepare(path, text));
+            (self.settled(draft), preparing.join().ok())
+        })
+    }
+
     /// The draft's text and what it means, its guesses checked.
     fn settled(&self, draft: &Draft) -> Result<(String, Config), WriteError> {
+        if let Some(document) = draft.outcome()
+            && let Ok(config) = check_document(document, &*self.environment, folder(&self.path))
+        {
+            return Ok((draft.text().to_owned(), config));
+        }
         let outcome = self.check(draft.text());
         if draft.is_guessed() {
             let meant = match &outcome {
@@ -364,21 +402,24 @@ impl Live {
         outcome
     }
 
+    /// `prepared` is the text on its way to the disk, where it is.
     fn put(
         &self,
         state: &mut State,
         on_disk: &str,
-        text: String,
+        (text, prepared): (String, Option<io::Result<Prepared<'_>>>),
         config: Config,
     ) -> Result<Arc<Config>, WriteError> {
         let fail = |error| WriteError::Io(self.path.clone(), error);
         if text != on_disk || !self.path.exists() {
-            file::write(&self.path, &text).map_err(fail)?;
+            match prepared {
+                Some(prepared) => prepared.and_then(Prepared::commit),
+                None => file::write(&self.path, &text),
+            }
+            .map_err(fail)?;
         }
         // What we wrote is what is there; if not, the next poll sees it.
-        state.stamp = file::read(&self.path, SystemTime::now())
-            .ok()
-            .map(|(_, stamp)| stamp);
+        state.stamp = file::stamp(&self.path, SystemTime::now()).ok();
         state.refused.clear();
         if text == state.text {
             return Ok(self.load());
@@ -389,7 +430,8 @@ impl Live {
     fn swap(&self, state: &mut State, text: String, mut config: Config) -> Arc<Config> {
         config.revision = self.current.load().revision + 1;
         let config = Arc::new(config);
-        self.current.store(config.clone());
+        state.release();
+        state.retired.push(self.current.swap(config.clone()));
         state.text = text;
         state.loaded_at = SystemTime::now();
         config

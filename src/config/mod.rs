@@ -68,6 +68,8 @@ pub struct Config {
     pub server: ServerSettings,
     /// The database.
     pub store: StoreSettings,
+    /// Where catalogues of models come from.
+    pub catalogue: CatalogueSettings,
     /// Log level and form.
     pub logging: LoggingSettings,
     /// Providers by id, in file order.
@@ -218,6 +220,21 @@ pub struct StoreSettings {
     pub responses: bool,
     /// Days that they are kept.
     pub response_days: u32,
+}
+
+/// The `catalogue:` section. A catalogue without an address is not fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueSettings {
+    /// Whether they are fetched by themselves.
+    pub enabled: bool,
+    /// How often.
+    pub refresh: Duration,
+    /// OpenRouter's list of models.
+    pub open_router: Option<String>,
+    /// The one of models.dev.
+    pub models_dev: Option<String>,
+    /// Charm's Catwalk.
+    pub catwalk: Option<String>,
 }
 
 /// The `logging:` section.

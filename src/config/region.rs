@@ -55,6 +55,12 @@ pub(super) fn entry(text: &str, section: &str, name: &str) -> Option<Region> {
     })
 }
 
+/// The names of a section's entries, in order.
+pub(super) fn names<'t>(text: &'t str, section: &str) -> Option<Vec<&'t str>> {
+    let block = inside(text, section)?;
+    Some(block.keys.into_iter().map(|(_, name)| name).collect())
+}
+
 /// The text without an entry, if its section has others.
 pub(super) fn without(text: &str, section: &str, name: &str) -> Option<String> {
     let block = inside(text, section)?;

@@ -244,6 +244,7 @@ pub(in crate::config) static FILE: Table = closed(&[
     field("vision_fallthrough", Shape::Fields(&VISION_FALLTHROUGH)),
     field("compaction", Shape::Fields(&COMPACTION)).later("compaction"),
     field("captureTraceOnError", Shape::Flag),
+    field("catalogue", Shape::Fields(&CATALOGUE)),
     field("strict", Shape::Flag),
     field("custom", Shape::Object),
 ]);
@@ -287,6 +288,14 @@ static STORE: Table = closed(&[
     field("url", Shape::Text),
     field("retention", Shape::Fields(&RETENTION)),
     field("responses", Shape::Flag),
+]);
+
+static CATALOGUE: Table = closed(&[
+    field("enabled", Shape::Flag),
+    field("refreshMinutes", Shape::Whole(1, 525_600)),
+    field("openrouter", Shape::Nullable(&Shape::Text)),
+    field("modelsDev", Shape::Nullable(&Shape::Text)),
+    field("catwalk", Shape::Nullable(&Shape::Text)),
 ]);
 
 const DAYS: Shape = Shape::Whole(0, 36_500);

@@ -10,8 +10,8 @@ use super::endpoint;
 use super::schema;
 use super::tree::{Node, Yaml};
 use super::{
-    Background, Cooldown, Exploration, Failover, Flow, Limits, LoggingSettings, Secret,
-    ServerSettings, Stall, StoreSettings, TlsSettings, Vision, address,
+    Background, CatalogueSettings, Cooldown, Exploration, Failover, Flow, Limits, LoggingSettings,
+    Secret, ServerSettings, Stall, StoreSettings, TlsSettings, Vision, address,
 };
 
 /// `ADMIN_KEY`, else `adminKey`. Without either there is no configuration.
@@ -79,6 +79,31 @@ pub(in crate::config) fn store(check: &mut Check<'_>, root: &Node) -> StoreSetti
         mcp_days: count(days, "mcpDays").unwrap_or(30),
         responses: node.get("responses").and_then(Node::flag).unwrap_or(true),
         response_days: count(days, "responseDays").unwrap_or(30),
+    }
+}
+
+/// `catalogue:`.
+pub(in crate::config) fn catalogue(check: &mut Check<'_>, root: &Node) -> CatalogueSettings {
+    let empty = Node::empty();
+    let node = root.get("catalogue").unwrap_or(&empty);
+    let mut address = |field: &str, usual: &str| {
+        let Some(written) = node.get(field) else {
+            return Some(usual.to_owned());
+        };
+        let text = written.text()?;
+        if let Err(message) = endpoint::base(text.split('?').next().unwrap_or_default()) {
+            check.within("catalogue", |check| {
+                check.within(field, |check| check.fault(written.place, message));
+            });
+        }
+        Some(text.to_owned())
+    };
+    CatalogueSettings {
+        open_router: address("openrouter", "https://openrouter.ai/api/v1/models"),
+        models_dev: address("modelsDev", "https://models.dev/api.json"),
+        catwalk: address("catwalk", "https://catwalk.charm.sh/v2/providers"),
+        enabled: flag(node, "enabled", true),
+        refresh: Duration::from_secs(60 * count(node, "refreshMinutes").unwrap_or(60)),
     }
 }
 

@@ -35,7 +35,9 @@ pub fn answer(core: &Arc<Core>, what: Metadata, request: &Request<Incoming>) -> 
     let query = request.uri().query().map(query_pairs).unwrap_or_default();
     let given = |name: &str| {
         let found = query.iter().rev().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        found
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     };
     let told = match what {
         Metadata::Search => search(&core.app.catalogues, &given),
@@ -59,14 +61,18 @@ pub fn answer(core: &Arc<Core>, what: Metadata, request: &Request<Incoming>) -> 
 type Told = Result<Value, (StatusCode, String)>;
 type Given<'q> = dyn Fn(&str) -> Option<&'q str> + 'q;
 
-fn search<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
+fn search(catalogues: &Catalogues, given: &Given<'_>) -> Told {
     let list = loaded(catalogues, source(given)?)?;
     let limit = match given("limit") {
         None => USUAL,
-        Some(text) => text.parse().ok().filter(|limit| (1..=MOST).contains(limit)).ok_or_else(|| {
-            let message = format!("limit: found {text:?}; a number from 1 to {MOST} is wanted");
-            (StatusCode::BAD_REQUEST, message)
-        })?,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=MOST).contains(limit))
+            .ok_or_else(|| {
+                let message = format!("limit: found {text:?}; a number from 1 to {MOST} is wanted");
+                (StatusCode::BAD_REQUEST, message)
+            })?,
     };
     let found = list.search(given("q").unwrap_or_default()).take(limit);
     let found: Vec<Value> = found
@@ -75,7 +81,7 @@ fn search<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
     Ok(json!({ "count": found.len(), "data": found }))
 }
 
-fn lookup<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
+fn lookup(catalogues: &Catalogues, given: &Given<'_>) -> Told {
     let source = source(given)?;
     let path = given("source_path").ok_or_else(|| {
         let message = "source_path is missing; a model's name in the catalogue is wanted";
@@ -92,14 +98,14 @@ fn lookup<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
     Ok(json!({ "data": shown }))
 }
 
-fn names<'q>(catalogues: &Catalogues, given: &Given<'q>) -> Told {
+fn names(catalogues: &Catalogues, given: &Given<'_>) -> Told {
     let list = loaded(catalogues, Source::OpenRouter)?;
     let found = list.search(given("q").unwrap_or_default());
     let found: Vec<&str> = found.map(|(id, _)| id).collect();
     Ok(json!({ "count": found.len(), "data": found }))
 }
 
-fn source<'q>(given: &Given<'q>) -> Result<Source, (StatusCode, String)> {
+fn source(given: &Given<'_>) -> Result<Source, (StatusCode, String)> {
     let name = given("source").unwrap_or_default();
     Source::from_name(name).ok_or_else(|| {
         let names = Source::ALL.map(Source::name).join(", ");

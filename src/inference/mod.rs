@@ -7,6 +7,7 @@ mod failure;
 mod foreign;
 pub mod kept;
 mod limits;
+pub mod metadata;
 pub mod models;
 mod plan;
 mod probe;

@@ -12,10 +12,11 @@ use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Refusal, failure, wall_ms};
+use super::{Refusal, failure, metadata, wall_ms};
 use crate::app::Core;
 use crate::auth;
 use crate::body::Body;
+use crate::catalogue::Catalogues;
 use crate::config::{Alias, Config, permits};
 use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
@@ -43,7 +44,7 @@ pub fn answer(core: &Arc<Core>, model: &str, request: &Request<Incoming>) -> Res
         })
     };
     if model.is_empty() {
-        let listed: Vec<ModelInfo> = listed(&config, created)
+        let listed: Vec<ModelInfo> = listed(&config, &core.app.catalogues, created)
             .filter(|(alias, _)| visible(alias))
             .map(|(_, info)| info)
             .collect();
@@ -56,7 +57,7 @@ pub fn answer(core: &Arc<Core>, model: &str, request: &Request<Incoming>) -> Res
     let found = config.alias(name).filter(|alias| visible(alias));
     match found {
         Some(alias) => cached(
-            models::encode_one(shape, &info(&config, alias, created)),
+            models::encode_one(shape, &info(&config, &core.app.catalogues, alias, created)),
             created,
             request.headers(),
         ),
@@ -78,20 +79,20 @@ pub fn unknown_action(rest: &str) -> Response<Body> {
     refused(Shape::Gemini, &Refusal::new(ErrorClass::NotFound, message))
 }
 
-fn listed(config: &Config, created: i64) -> impl Iterator<Item = (&Arc<Alias>, ModelInfo)> {
-    config
-        .aliases
-        .values()
-        .map(move |alias| (alias, info(config, alias, created)))
+fn listed<'c>(
+    config: &'c Config,
+    catalogues: &'c Catalogues,
+    created: i64,
+) -> impl Iterator<Item = (&'c Arc<Alias>, ModelInfo)> {
+    let aliases = config.aliases.values();
+    aliases.map(move |alias| (alias, info(config, catalogues, alias, created)))
 }
 
 /// What an alias says of itself: its `metadata.overrides` are the members of
-/// the OpenAI shape.
-fn info(config: &Config, alias: &Alias, created: i64) -> ModelInfo {
-    let overrides = alias
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.get("overrides"));
+/// the OpenAI shape, over those of the catalogue that it names.
+fn info(config: &Config, catalogues: &Catalogues, alias: &Alias, created: i64) -> ModelInfo {
+    let shown = metadata::shown(catalogues, alias);
+    let overrides = shown.as_ref();
     let text = |name: &str| overrides?.get(name)?.as_str().map(str::to_owned);
     let number = |name: &str| overrides?.get(name)?.as_u64();
     let top_provider = |name: &str| overrides?.get("top_provider")?.get(name)?.as_u64();
@@ -103,11 +104,7 @@ fn info(config: &Config, alias: &Alias, created: i64) -> ModelInfo {
         context: number("context_length").or_else(|| top_provider("context_length")),
         max_output: top_provider("max_completion_tokens"),
         preferred_api: alias.preferred_api.clone(),
-        metadata: with_images(
-            config,
-            alias,
-            overrides.filter(|overrides| overrides.is_object()).cloned(),
-        ),
+        metadata: with_images(config, alias, overrides.cloned()),
     }
 }
 

@@ -1,20 +1,24 @@
 //! Fetching the catalogues now: `POST /v0/management/models/metadata/refresh`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Call, Reply};
-use crate::catalogue::Source;
+use super::{Answer, Call, Reply, blocking};
 
 /// Fetches all of them. What can't be had is told, and the one that was there
 /// goes on.
 pub fn refresh(call: Call) -> Answer {
     Box::pin(async move {
-        let app = call.app();
+        let app = Arc::clone(call.app());
+        let runtime = tokio::runtime::Handle::current();
+        let fetching = Arc::clone(&app);
+        // Their documents are large: not on the thread that serves.
+        let outcomes =
+            blocking(move || Ok(runtime.block_on(fetching.refresh_catalogues()))).await?;
         let mut told = Map::new();
         let mut whole = true;
-        for source in Source::ALL {
-            let address = call.config.catalogues.address(source);
-            let outcome = app.catalogues.refresh(app.connector(), source, address).await;
+        for (source, outcome) in outcomes {
             whole &= outcome.is_ok();
             let shown = match outcome {
                 Ok(count) => json!({ "success": true, "models": count }),
@@ -25,6 +29,8 @@ pub fn refresh(call: Call) -> Answer {
             };
             told.insert(source.name().to_owned(), shown);
         }
-        Ok(Reply::json(&json!({ "success": whole, "sources": Value::Object(told) })))
+        Ok(Reply::json(
+            &json!({ "success": whole, "sources": Value::Object(told) }),
+        ))
     })
 }

@@ -14,6 +14,7 @@ pub mod errors;
 pub mod fetch_models;
 pub mod keys;
 pub mod logging;
+pub mod metadata;
 pub mod metrics;
 pub mod own;
 pub mod providers;
@@ -46,7 +47,7 @@ use crate::app::{App, Core};
 use crate::auth::Principal;
 use crate::body::{self, Body, ReadError};
 use crate::config::Config;
-use crate::router::{Params, percent_decode};
+use crate::router::{Params, query_pairs};
 use crate::store::StoreError;
 use tag::{Condition, Tag};
 
@@ -89,7 +90,7 @@ impl Call {
         request: Request<Incoming>,
     ) -> Self {
         let (head, body) = request.into_parts();
-        let query = head.uri.query().map(parse_query).unwrap_or_default();
+        let query = head.uri.query().map(query_pairs).unwrap_or_default();
         Self {
             core,
             config,
@@ -476,20 +477,4 @@ fn whole(name: &str, text: &str) -> Result<u64, Refusal> {
             "{name}: found {text:?}; a whole number from 0 is wanted"
         ))
     })
-}
-
-/// What can't be decoded stays as it is: it must not look as if it had not
-/// been given.
-fn parse_query(query: &str) -> Vec<(String, String)> {
-    let plain = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_decode(&text).unwrap_or(text)
-    };
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (plain(name), plain(value))
-        })
-        .collect()
 }

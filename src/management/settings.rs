@@ -348,10 +348,11 @@ pub fn patch(page: &'static Page, mut call: Call) -> Answer {
             condition.met(Some(&Tag::of(&Value::Object(shown.clone()))))?;
             let mut placed = Vec::new();
             for (name, value) in body {
+                let same = shown.get(&name) == Some(&value);
                 let place = page.placed(&name, value)?;
                 // What holds anyway need not be said.
                 let says = at(&document, &borrowed(&place.path)).is_some();
-                if says || place.value.as_ref() != shown.get(&name) {
+                if !same && (says || place.value.as_ref() != shown.get(&name)) {
                     placed.push(place);
                 }
             }
@@ -378,11 +379,11 @@ pub fn patch_all(mut call: Call) -> Answer {
         let condition = Condition::of(&call.headers);
         let change = move |draft: &mut Draft| {
             let document = Arc::clone(draft.says().map_err(write::broken_file)?);
-            let tag = Tag::of(&Value::Object(stored(&document)));
-            condition.met(Some(&tag))?;
-            let placed = body
-                .into_iter()
-                .map(|(name, value)| by_flat_name(&name, value));
+            let shown = stored(&document);
+            condition.met(Some(&Tag::of(&Value::Object(shown.clone()))))?;
+            let body = body.into_iter();
+            let changed = body.filter(|(name, value)| shown.get(name) != Some(value));
+            let placed = changed.map(|(name, value)| by_flat_name(&name, value));
             put(draft, &condition, placed.collect::<Result<_, _>>()?)
         };
         let config = write::change(&call, Vec::new(), change)
