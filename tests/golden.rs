@@ -427,3 +427,67 @@ fn every_fixture_translates_as_it_says() {
         failed.join("\n")
     );
 }
+
+/// A model and where it is served, for each protocol.
+const SERVED: [(Protocol, &str, &str); 4] = [
+    (Protocol::Chat, "api.openai.com", "gpt-5.1"),
+    (Protocol::Responses, "api.openai.com", "gpt-5.1"),
+    (Protocol::Messages, "api.anthropic.com", "claude-opus-4-5"),
+    (
+        Protocol::Gemini,
+        "generativelanguage.googleapis.com",
+        "gemini-3-pro",
+    ),
+];
+
+/// A request with a tool of that schema, called before with these arguments.
+fn with_tool(from: Protocol, schema: &str, arguments: &str) -> String {
+    let text = Value::from(arguments);
+    match from {
+        Protocol::Responses => format!(
+            r#"{{"model":"m","input":[{{"role":"user","content":"q"}},{{"type":"function_call","call_id":"c","name":"f","arguments":{text}}},{{"type":"function_call_output","call_id":"c","output":"ok"}}],"tools":[{{"type":"function","name":"f","parameters":{schema}}}]}}"#
+        ),
+        Protocol::Messages => format!(
+            r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":"q"}},{{"role":"assistant","content":[{{"type":"tool_use","id":"c","name":"f","input":{arguments}}}]}},{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"c","content":"ok"}}]}}],"tools":[{{"name":"f","input_schema":{schema}}}]}}"#
+        ),
+        Protocol::Gemini => format!(
+            r#"{{"contents":[{{"role":"user","parts":[{{"text":"q"}}]}},{{"role":"model","parts":[{{"functionCall":{{"name":"f","args":{arguments}}}}}]}},{{"role":"user","parts":[{{"functionResponse":{{"name":"f","response":{{"output":"ok"}}}}}}]}}],"tools":[{{"functionDeclarations":[{{"name":"f","parametersJsonSchema":{schema}}}]}}]}}"#
+        ),
+        _ => format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"q"}},{{"role":"assistant","tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":{text}}}}}]}},{{"role":"tool","tool_call_id":"c","content":"ok"}}],"tools":[{{"type":"function","function":{{"name":"f","parameters":{schema}}}}}]}}"#
+        ),
+    }
+}
+
+proptest::proptest! {
+    /// Names in any order, numbers with any digits.
+    #[test]
+    fn arguments_and_schemas_keep_their_order_and_digits_in_every_pair(
+        members in proptest::collection::hash_map("[a-z]{1,8}", "[1-9][0-9]{0,24}(\\.[0-9]{1,8})?", 1..9)
+    ) {
+        let list = |member: &dyn Fn(&String, &String) -> String| {
+            let all: Vec<String> = members.iter().map(|(name, value)| member(name, value)).collect();
+            format!("{{{}}}", all.join(","))
+        };
+        let arguments = list(&|name, value| format!(r#""{name}":[{value},{{"{name}":{value}}}]"#));
+        let properties = list(&|name, value| format!(r#""{name}":{{"type":"number","maximum":{value}}}"#));
+        let schema = format!(r#"{{"type":"object","properties":{properties}}}"#);
+        for (from, _, _) in SERVED {
+            for (to, host, model) in SERVED.into_iter().filter(|(to, ..)| *to != from) {
+                let body = with_tool(from, &schema, &arguments);
+                let able = Capabilities::of(to, host, model);
+                let target = Target { protocol: to, model, capabilities: &able, account: "a", stream: false };
+                let (mut tape, mut notes) = (Tape::new(), Notes::new());
+                let request = decode_request(from, tape.parse(&body).unwrap(), &mut notes).unwrap();
+                let sent = encode_request(&request, &target, &mut notes).unwrap().body;
+                let sent = String::from_utf8(sent.to_vec()).unwrap();
+                let told = match to {
+                    Protocol::Chat | Protocol::Responses => Value::from(arguments.as_str()).to_string(),
+                    _ => arguments.clone(),
+                };
+                proptest::prop_assert!(sent.contains(&told), "{from} to {to}: {told}\n{sent}");
+                proptest::prop_assert!(sent.contains(&properties), "{from} to {to}: {properties}\n{sent}");
+            }
+        }
+    }
+}
