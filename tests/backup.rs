@@ -217,9 +217,11 @@ const MANIFEST: &str = r#"{"plexus_backup":true,"version":1,"created_at":"2026-0
 fn an_archive_of_the_original_restores_and_what_is_not_known_is_told() {
     let gateway = Gateway::start();
     let errors = "id,requestId,date,errorMessage,errorStack,details,createdAt\n1,0196f2a1-7c1c-7000-8000-000000000002,2026-01-31T12:00:01.500Z,it broke,Error: at x,\"{\"\"statusCode\"\":500}\",1769860801500";
+    let last = ORIGINAL_USAGE.lines().last().unwrap();
+    let usage = format!("{ORIGINAL_USAGE}\n{last}");
     let archive = packed(&[
         ("config.json", &original_config().to_string()),
-        ("request_usage.csv.gz", ORIGINAL_USAGE),
+        ("request_usage.csv.gz", &usage),
         (
             "provider_cooldowns.csv.gz",
             "provider,model,expiry,consecutiveFailures,createdAt\nup,gpt,4102444800000,2,1",
@@ -249,6 +251,7 @@ fn an_archive_of_the_original_restores_and_what_is_not_known_is_told() {
         "novelties.txt",
         "provider_performance",
         "request_usage.kwhUsed",
+        "request_usage that are there twice",
         "inference_errors.errorStack",
     ] {
         assert!(not_kept.contains(lost), "{lost} is not told: {not_kept}");

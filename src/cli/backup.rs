@@ -123,29 +123,28 @@ pub(super) fn import(from: &Path, config: Option<PathBuf>) -> Result<(), Failed>
     let live = Live::open(config, Box::new(with_admin_key))?;
     let mut incoming = fitted(&live, &data)?;
     incoming.left_out_files(unknown);
-    let sheets = archive
-        .as_mut()
-        .map(rehearse)
-        .transpose()?
-        .unwrap_or_default();
+    archive.as_mut().map(rehearse).transpose()?;
     let place = live.load().store.path.clone();
     let mut database = Offline::open(&place)?;
     let text = incoming.text.clone();
-    live.replace_after(&text, |before, after| {
-        let pending = pending(before, after);
-        database
-            .restore(live.vault(), |restore| {
-                if let Some(archive) = &mut archive {
-                    write_archive(restore, archive)?;
-                }
-                incoming.secrets.write(restore, &pending)
-            })
-            .map_err(Stopped::Store)
-    })
-    .map_err(|stopped| match stopped {
-        Stopped::Write(error) => Failed(error.to_string()),
-        Stopped::Store(error) => Failed(error.to_string()),
-    })?;
+    let (_, sheets) = live
+        .replace_after(&text, |before, after| {
+            let pending = pending(before, after);
+            database
+                .restore(live.vault(), |restore| {
+                    let sheets = match &mut archive {
+                        Some(archive) => write_archive(restore, archive)?,
+                        None => Vec::new(),
+                    };
+                    incoming.secrets.write(restore, &pending)?;
+                    Ok(sheets)
+                })
+                .map_err(Stopped::Store)
+        })
+        .map_err(|stopped| match stopped {
+            Stopped::Write(error) => Failed(error.to_string()),
+            Stopped::Store(error) => Failed(error.to_string()),
+        })?;
     database.config_arrived()?;
     report(&live, &place, &incoming, &sheets);
     Ok(())

@@ -216,7 +216,7 @@ fn restore_archive(app: &App, file: File) -> Result<Reply, Refusal> {
     let mut archive = Archive::new(file).map_err(|error| unreceived(&error))?;
     let contents = archive.contents().map_err(refused_archive)?;
     let mut incoming = incoming(app, &contents.config)?;
-    let sheets = rehearse(&mut archive).map_err(refused_archive)?;
+    rehearse(&mut archive).map_err(refused_archive)?;
     incoming.left_out_files(contents.unknown);
     let text = incoming.text.clone();
     let outcome = app.live.replace_after(&text, |before, after| {
@@ -224,13 +224,13 @@ fn restore_archive(app: &App, file: File) -> Result<Reply, Refusal> {
         let secrets = incoming.secrets.clone();
         app.store
             .restore(move |restore| {
-                write_archive(restore, &mut archive)?;
+                let sheets = write_archive(restore, &mut archive)?;
                 secrets.write(restore, &pending)?;
-                restore.quotas(wall_ms())
+                Ok((sheets, restore.quotas(wall_ms())?))
             })
             .map_err(Stopped::Store)
     });
-    let (_, quotas) = outcome.map_err(stopped)?;
+    let (_, (sheets, quotas)) = outcome.map_err(stopped)?;
     app.quotas.take_over(&quotas);
     arrived(app);
     take_over_rests(app);
@@ -275,26 +275,28 @@ fn take_over_rests(app: &App) {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn rehearse(archive: &mut Archive) -> Result<Vec<(String, Taken)>, ArchiveError> {
+pub fn rehearse(archive: &mut Archive) -> Result<(), ArchiveError> {
     let rehearsal = Rehearsal::new().map_err(|error| ArchiveError::Wrong(error.to_string()))?;
-    let mut all = Vec::new();
-    archive.sheets(|name, from| {
-        all.push((name.to_owned(), rehearsal.sheet(name, from)?));
-        Ok(())
-    })?;
-    Ok(all)
+    archive.sheets(|name, from| Ok(rehearsal.sheet(name, from).map(drop)?))
 }
 
 /// Puts an archive's rows in place of all that are there.
 ///
 /// # Errors
 /// A row is wrong, or the disk is full.
-pub fn write_archive(restore: &mut Restore<'_>, archive: &mut Archive) -> Result<(), StoreError> {
+pub fn write_archive(
+    restore: &mut Restore<'_>,
+    archive: &mut Archive,
+) -> Result<Vec<(String, Taken)>, StoreError> {
     restore.clear()?;
-    let written = archive.sheets(|name, from| Ok(restore.sheet(name, from).map(drop)?));
+    let mut all = Vec::new();
+    let written = archive.sheets(|name, from| {
+        all.push((name.to_owned(), restore.sheet(name, from)?));
+        Ok(())
+    });
     written.map_err(|error| StoreError::Database(error.to_string()))?;
     restore.finish()?;
-    Ok(())
+    Ok(all)
 }
 
 fn refused_archive(error: ArchiveError) -> Refusal {
@@ -355,7 +357,6 @@ impl Secrets {
 }
 
 /// A backup's configuration, made fit for the file that is there.
-#[derive(Debug)]
 pub struct Incoming {
     /// What the file is to say.
     pub text: String,
@@ -364,6 +365,14 @@ pub struct Incoming {
     /// What was not taken over: a name and why.
     pub left_out: Vec<(String, String)>,
     counts: Vec<(&'static str, usize)>,
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming")
+            .field("left_out", &self.left_out)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is wrong with a backup's configuration.
