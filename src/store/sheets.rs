@@ -75,8 +75,9 @@ enum Form {
 const NULL: &str = "\\N";
 const KEPT: &str = "plexus.";
 
-/// Tables that hold texts for the others, or that a backup has elsewhere.
-const LEFT_OUT: [&str; 3] = ["names", "secrets", "pending_config"];
+/// Tables that hold texts for the others, that a backup has elsewhere, or that say
+/// how far counting has come.
+const LEFT_OUT: [&str; 4] = ["names", "secrets", "pending_config", "sums_state"];
 
 macro_rules! name_of {
     ($column:literal) => {
