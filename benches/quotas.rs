@@ -77,7 +77,7 @@ impl Bench<'_> {
             nanos: 9000,
         };
         reservation.settle(spent, NOW);
-        black_box(reservation);
+        drop(black_box(reservation));
     }
 
     fn key(&self, kind: &str, number: u32) -> &Key {
