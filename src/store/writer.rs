@@ -77,8 +77,7 @@ impl Retention {
             chores.push(Chore::unasked(prune_captures(before(self.debug_days))));
         }
         // Answers and quotas know themselves when they expire.
-        chores.push(Chore::unasked(prune_responses(now_ms)));
-        chores.push(Chore::unasked(prune_quotas(now_ms)));
+        chores.push(Chore::unasked(prune_expired(now_ms)));
         chores
     }
 }
@@ -103,14 +102,13 @@ pub(super) fn prune_captures(before_ms: i64) -> Task {
     Box::new(move |connection| captures::delete_slice(connection, before_ms, SLICE / 16))
 }
 
-/// Deletes a slice of the answers that have expired.
-fn prune_responses(now_ms: i64) -> Task {
-    Box::new(move |connection| responses::delete_slice(connection, now_ms, SLICE))
-}
-
-/// Deletes a slice of the quotas' states of which nothing is left.
-fn prune_quotas(now_ms: i64) -> Task {
-    Box::new(move |connection| quotas::delete_slice(connection, now_ms, SLICE))
+/// Deletes a slice of the answers that have expired, and of quotas' states of which
+/// nothing is left.
+fn prune_expired(now_ms: i64) -> Task {
+    Box::new(move |connection| {
+        let answers = responses::delete_slice(connection, now_ms, SLICE)?;
+        Ok(answers + quotas::delete_slice(connection, now_ms, SLICE)?)
+    })
 }
 
 /// Something that replaces what is kept; the number is of no meaning.
