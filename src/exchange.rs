@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::capture::{Capture, Switches};
 use crate::config::{Config, Key};
+use crate::feed::{Event, Feed, Kind};
 use crate::mask;
 use crate::metrics::{InFlightGuard, Metrics};
 use crate::protocol::Protocol;
@@ -337,6 +338,7 @@ impl Exchange {
             row.incoming_alias = Some(model);
             row.streamed = streamed;
         }
+        self.tell(Kind::Started);
     }
 
     /// The client speaks Codex's lighter form of Responses.
@@ -452,6 +454,45 @@ impl Exchange {
             row.outgoing = Some(protocol);
             row.passthrough = passthrough;
         }
+        self.tell(Kind::Updated);
+    }
+
+    /// Where it is told what is going on.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        self.books.writer.feed()
+    }
+
+    fn tell(&self, kind: Kind) {
+        let (feed, Some(row)) = (self.feed(), &self.row) else {
+            return;
+        };
+        if feed.is_heard() {
+            let at_ms = row.start_ms + elapsed_ms(self.started);
+            let event = || Some(event(kind, at_ms, row, &pending(row)));
+            feed.tell(kind, at_ms, event);
+        }
+    }
+
+    /// So much of the answer has come, and so much of it since then. For
+    /// whoever listens, about once a second.
+    pub fn progressed(&self, bytes: u64, lately: u64, since: Instant, now: Instant) {
+        let Some(row) = &self.row else { return };
+        let speed = |bytes: u64| {
+            let seconds = now.saturating_duration_since(since).as_secs_f64();
+            (bytes as f64 / seconds).round()
+        };
+        let at_ms = row.start_ms + elapsed_ms(self.started);
+        self.feed().tell(Kind::Progress, at_ms, || {
+            let data = json!({
+                "requestId": row.request_id.to_string(), "apiKey": row.key,
+                "isStreamed": row.streamed, "state": "MONITORING",
+                "bytesReceived": bytes, "bytesPerSec": speed(lately),
+                "semanticBytesReceived": null, "semanticBytesPerSec": null,
+                "elapsedMs": elapsed_ms(self.started),
+            });
+            Some(event(Kind::Progress, at_ms, row, &data))
+        });
     }
 
     /// The target that is being tried did not answer.
@@ -789,6 +830,30 @@ fn settle_quotas(reservation: &mut Reservation, row: &UsageRow) {
         let ended = row.start_ms.saturating_add(row.duration_ms as i64);
         reservation.settle(spent, ended);
     }
+}
+
+fn event(kind: Kind, at_ms: i64, row: &UsageRow, data: &Value) -> Event {
+    Event {
+        kind,
+        at_ms,
+        key: row.key.clone(),
+        data: data.to_string().into_boxed_str(),
+    }
+}
+
+/// What the record will say, as far as it is known.
+fn pending(row: &UsageRow) -> Value {
+    json!({
+        "requestId": row.request_id.to_string(), "clientRequestId": row.client_request_id,
+        "sourceIp": row.source_ip.map(|address| address.to_string()),
+        "apiKey": row.key, "attribution": row.attribution,
+        "incomingApiType": row.incoming.name(), "provider": row.provider,
+        "attemptCount": row.attempts, "incomingModelAlias": row.incoming_alias,
+        "canonicalModelName": row.canonical, "selectedModelName": row.selected_model,
+        "outgoingApiType": row.outgoing.map(Protocol::name), "startTime": row.start_ms,
+        "isStreamed": row.streamed, "isPassthrough": row.passthrough,
+        "responseStatus": "pending",
+    })
 }
 
 fn milliseconds(from: Instant, to: Instant) -> f64 {

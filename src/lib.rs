@@ -40,6 +40,7 @@ pub mod router;
 // 2. What is configured, what is kept.
 pub mod vault;
 pub mod config;
+pub mod feed;
 pub mod metrics;
 pub mod store;
 pub mod backup;

@@ -8,7 +8,7 @@
 //! This file must not know HTTP, rows or SQL.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -285,6 +285,12 @@ impl Metrics {
                 Figures::default()
             };
             page.columns("plexus_", TOTAL, &[(Vec::new(), &totals.all)]);
+            page.single(
+                "plexus_active_time_ms",
+                "Milliseconds in which at least one request was under way.",
+                "counter",
+                totals.active.milliseconds(),
+            );
             page.columns("plexus_", TODAY, &[(Vec::new(), &today)]);
             page.columns(
                 "plexus_provider_",
@@ -432,9 +438,60 @@ impl Drop for ConnectionGuard {
     }
 }
 
+/// The time in which at least one request was under way, added up from
+/// finished requests in whatever order they come.
+#[derive(Default)]
+struct Active {
+    /// Stretches that do not touch, oldest first: milliseconds, ends excluded.
+    stretches: VecDeque<(i64, i64)>,
+    /// Milliseconds of the stretches that are no longer kept, and the end of
+    /// the last of them.
+    before: (i64, i64),
+}
+
+impl Active {
+    /// Stretches kept. A request that began before the oldest of them counts
+    /// from its end on.
+    const KEPT: usize = 1024;
+
+    fn add(&mut self, from: i64, to: i64) {
+        let mut from = if self.stretches.len() < Self::KEPT {
+            from
+        } else {
+            from.max(self.before.1)
+        };
+        let mut to = to.max(from);
+        let mut place = self.stretches.len();
+        while let Some((begin, end)) = place.checked_sub(1).and_then(|i| self.stretches.get(i)) {
+            if *begin > to {
+                place -= 1;
+            } else if *end >= from {
+                from = from.min(*begin);
+                to = to.max(*end);
+                place -= 1;
+                self.stretches.remove(place);
+            } else {
+                break;
+            }
+        }
+        self.stretches.insert(place, (from, to));
+        if self.stretches.len() > Self::KEPT
+            && let Some((begin, end)) = self.stretches.pop_front()
+        {
+            self.before = (self.before.0 + end - begin, end);
+        }
+    }
+
+    fn milliseconds(&self) -> i64 {
+        let kept: i64 = self.stretches.iter().map(|(from, to)| to - from).sum();
+        self.before.0 + kept
+    }
+}
+
 #[derive(Default)]
 struct Totals {
     all: Figures,
+    active: Active,
     today: Figures,
     /// First millisecond of today and of tomorrow.
     day: (i64, i64),
@@ -448,6 +505,9 @@ struct Totals {
 impl Totals {
     fn add(&mut self, seen: &Observation<'_>) {
         self.all.add(seen);
+        let duration = (seen.duration_ms.round() as i64).max(0);
+        self.active
+            .add(seen.start_ms, seen.start_ms.saturating_add(duration));
         if seen.start_ms >= self.day.0 {
             self.today.add(seen);
         }
@@ -571,10 +631,18 @@ const COST: Column = (
     Value::One(|f| f.cost.dollars()),
 );
 
+const ENERGY: Column = (
+    "energy_kwh_total",
+    "Energy of requests, kWh. It is not estimated and stays 0.",
+    "counter",
+    Value::One(|_| 0.0),
+);
+
 const TOTAL: &[Column] = &[
     REQUESTS,
     ERRORS,
     TOKENS,
+    ENERGY,
     DURATION,
     (
         "avg_duration_ms",
@@ -607,6 +675,12 @@ const TODAY: &[Column] = &[
         "What requests cost since midnight, US dollars.",
         "gauge",
         Value::One(|f| f.cost.dollars()),
+    ),
+    (
+        "energy_kwh_today",
+        "Energy of requests since midnight, kWh. It is not estimated and stays 0.",
+        "gauge",
+        Value::One(|_| 0.0),
     ),
     (
         "duration_ms_today",
@@ -644,9 +718,10 @@ const PROVIDER: &[Column] = &[
             }
         }),
     ),
+    ENERGY,
     DURATION,
 ];
-const ALIAS: &[Column] = &[REQUESTS, TOKEN_SUM, DURATION];
+const ALIAS: &[Column] = &[REQUESTS, TOKEN_SUM, ENERGY, DURATION];
 const KEY: &[Column] = &[REQUESTS, TOKEN_SUM];
 const ATTRIBUTION: &[Column] = &[REQUESTS, TOKEN_SUM, COST, ERRORS];
 
@@ -882,6 +957,29 @@ mod tests {
             &page,
             "plexus_api_key_attribution_errors_total{api_key=\"team\",attribution=\"ci\"} 1",
         );
+    }
+
+    #[test]
+    fn active_time_is_that_of_requests_laid_over_one_another() {
+        let mut active = Active::default();
+        for (from, to, sum) in [
+            (10, 20, 10),
+            (30, 40, 20),
+            (32, 38, 20),
+            (15, 25, 25),
+            (50, 50, 25),
+            (0, 60, 60),
+            (60, 61, 61),
+            (-5, -2, 64),
+        ] {
+            active.add(from, to);
+            assert_eq!(active.milliseconds(), sum, "{from}..{to}");
+        }
+        for i in 0..3000 {
+            active.add(1000 + i * 10, 1001 + i * 10);
+        }
+        assert_eq!(active.milliseconds(), 3064);
+        assert_eq!(active.stretches.len(), Active::KEPT);
     }
 
     #[test]

@@ -17,7 +17,8 @@ use plexus::metrics::Metrics;
 use plexus::protocol::Protocol;
 use plexus::store::row::{ErrorRow, Status, Tokens, UsageRow};
 use plexus::store::{
-    OpenError, Options, Record, SortBy, Store, StoreError, UsagePage, UsageQuery, project,
+    GroupBy, OpenError, Options, Record, SortBy, Store, StoreError, Summary, SummaryQuery, Sums,
+    UsagePage, UsageQuery, project,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -459,30 +460,217 @@ fn pages_put_together_are_the_whole_in_every_order() {
     }
 }
 
-#[test]
-fn counts_per_hour_answer_what_looking_at_every_row_answers() {
-    let rows = (0..60).map(|i| UsageRow {
-        key: (i % 4 != 0).then(|| format!("key-{}", i % 3).into()),
-        ..row(NOON + i64::from(i) * HOUR / 8)
+/// Rows over two days, of several keys, providers and endings.
+fn mixture() -> Vec<UsageRow> {
+    let name = |name: &str, i: i64, of: i64| Some(format!("{name}-{}", i % of).into());
+    let rows = (0..160_i64).map(|i| UsageRow {
+        key: name("key", i, 3).filter(|_| i % 4 != 0),
+        provider: name("provider", i, 5),
+        incoming_alias: name("alias", i, 7).filter(|_| i % 11 != 0),
+        attribution: (i % 6 == 0).then(|| "ci".into()),
+        status: Status::ALL[usize::try_from(i).unwrap() % 3],
+        tokens: Tokens {
+            input: Some(100),
+            output: (i % 2 == 0).then_some(10),
+            ..Tokens::default()
+        },
+        ..row(NOON + i * 37 % 160 * HOUR / 3)
     });
-    let (_folder, store) = with(rows);
-    for (from, to) in [(0, 60), (1, 9), (8, 16), (3, 4), (7, 7), (20, 59)] {
-        for only_key in [None, some("key-1")] {
-            let plain = UsageQuery {
-                start_ms: Some(NOON + from * HOUR / 8),
-                end_ms: Some(NOON + to * HOUR / 8),
-                only_key,
-                ..UsageQuery::default()
-            };
-            // A condition that all rows meet takes the other way.
-            let looked_at = UsageQuery {
-                min_duration_ms: Some(0.0),
-                ..plain.clone()
-            };
-            let (plain, looked_at) = (store.usage(&plain), store.usage(&looked_at));
-            assert_eq!(plain.unwrap(), looked_at.unwrap(), "{from}..{to}");
+    rows.collect()
+}
+
+/// The ways to ask for rows that need not look at each of them.
+fn ways() -> Vec<UsageQuery> {
+    let filters = [
+        UsageQuery::default(),
+        query(|q| q.only_key = some("key-1")),
+        query(|q| q.api_key = some("KEY")),
+        query(|q| q.provider = some("-3")),
+        query(|q| q.selected_model_name = some("claude")),
+        query(|q| q.attribution = some("ci")),
+        query(|q| (q.response_status, q.provider) = (some("error"), some("r-1"))),
+        query(|q| (q.only_key, q.incoming_model_alias) = (some("key-2"), some("alias"))),
+    ];
+    let sorts = [
+        SortBy::Date,
+        SortBy::ApiKey,
+        SortBy::Provider,
+        SortBy::IncomingModelAlias,
+    ];
+    let mut ways = Vec::new();
+    for filter in filters {
+        for sort_by in sorts {
+            for ascending in [false, true] {
+                ways.push(UsageQuery {
+                    sort_by,
+                    ascending,
+                    ..filter.clone()
+                });
+            }
         }
     }
+    ways
+}
+
+#[test]
+fn what_rows_add_up_to_finds_what_looking_at_every_row_finds() {
+    let (_folder, store) = with(mixture());
+    for (from, to) in [(0, 160), (1, 9), (8, 16), (3, 4), (7, 7), (20, 75)] {
+        for way in ways() {
+            for (limit, offset) in [(None, 0), (Some(5), 3)] {
+                let plain = UsageQuery {
+                    start_ms: Some(NOON + from * HOUR / 3),
+                    end_ms: Some(NOON + to * HOUR / 3),
+                    limit,
+                    offset,
+                    ..way.clone()
+                };
+                // A condition that all rows meet takes the other way.
+                let looked_at = UsageQuery {
+                    min_duration_ms: Some(0.0),
+                    ..plain.clone()
+                };
+                let (found, looked_at) = (store.usage(&plain), store.usage(&looked_at));
+                assert_eq!(found.unwrap(), looked_at.unwrap(), "{plain:?}");
+            }
+        }
+    }
+}
+
+fn summary(store: &Store, change: impl FnOnce(&mut SummaryQuery)) -> Summary {
+    let mut query = SummaryQuery {
+        bucket_ms: HOUR,
+        today_ms: i64::MAX,
+        ..SummaryQuery::default()
+    };
+    change(&mut query);
+    store.summary(&query).unwrap()
+}
+
+#[test]
+fn a_summary_is_what_the_rows_add_up_to_in_series_totals_and_groups() {
+    let rows = mixture();
+    let (_folder, store) = with(rows.clone());
+    let (from, to) = (NOON + HOUR / 2, NOON + 40 * HOUR + 17);
+    let groups = vec![GroupBy::Key, GroupBy::Attribution, GroupBy::Provider];
+    let found = summary(&store, |q| {
+        (q.rows.start_ms, q.rows.end_ms) = (Some(from), Some(to));
+        q.groups.clone_from(&groups);
+        q.today_ms = NOON + 30 * HOUR;
+    });
+    let within = |row: &&UsageRow| (from..=to).contains(&row.start_ms);
+    let count = |wanted: &dyn Fn(&UsageRow) -> bool| {
+        let rows = rows.iter().filter(within).filter(|row| wanted(row)).count();
+        i64::try_from(rows).unwrap()
+    };
+    let all = count(&|_| true);
+    assert_eq!(found.total.requests, all);
+    assert_eq!(found.total.input, all * 100);
+    assert_eq!(found.total.errors, count(&|row| row.status.is_failure()));
+    assert_eq!(found.total.duration_us, all * 100_000);
+    let today = rows.iter().filter(|row| row.start_ms >= NOON + 30 * HOUR);
+    assert_eq!(found.today.requests, i64::try_from(today.count()).unwrap());
+    for (begins, sums) in &found.series {
+        assert_eq!(begins % HOUR, 0);
+        let of = count(&|row| row.start_ms.div_euclid(HOUR) * HOUR == *begins);
+        assert_eq!(sums.requests, of, "{begins}");
+    }
+    let series: i64 = found.series.iter().map(|(_, sums)| sums.requests).sum();
+    assert_eq!(series, all);
+    for (by, group) in groups.iter().zip(&found.groups) {
+        for (name, sums) in group {
+            let name = name.as_deref();
+            let of = count(&|row| match by {
+                GroupBy::Key => row.key.as_deref() == name,
+                GroupBy::Provider => row.provider.as_deref() == name,
+                _ => row.attribution.as_deref() == name,
+            });
+            assert_eq!(sums.requests, of, "{by:?} {name:?}");
+        }
+        let whole: i64 = group.iter().map(|(_, sums)| sums.requests).sum();
+        assert_eq!(whole, all, "{by:?}");
+        assert!(group.is_sorted_by_key(|(_, sums)| -sums.requests));
+    }
+}
+
+#[test]
+fn a_limited_callers_summary_is_of_its_own_key() {
+    let (_folder, store) = with(mixture());
+    let found = summary(&store, |q| {
+        q.rows.only_key = some("key-1");
+        q.groups = vec![GroupBy::Key, GroupBy::Model];
+    });
+    let rows = mixture();
+    let mine = rows
+        .iter()
+        .filter(|row| row.key.as_deref() == Some("key-1"));
+    let mine = i64::try_from(mine.count()).unwrap();
+    assert_eq!(found.total.requests, mine);
+    let names: Vec<_> = found
+        .groups
+        .iter()
+        .map(|group| group[0].0.clone())
+        .collect();
+    assert_eq!(names, [some("key-1"), some("claude-x")]);
+    let unknown = summary(&store, |q| q.rows.only_key = some("nobody"));
+    assert_eq!(unknown.total, Sums::default());
+}
+
+#[test]
+fn a_timeline_counts_requests_by_bucket_and_name() {
+    let of = |provider: &str, start_ms| UsageRow {
+        provider: Some(provider.into()),
+        ..row(start_ms)
+    };
+    let (_folder, store) = with([of("a", NOON), of("b", NOON + 1), of("a", NOON + 2 * HOUR)]);
+    let ends = (NOON, NOON + 3 * HOUR);
+    let timeline = store.timeline(ends, HOUR, GroupBy::Provider).unwrap();
+    let expected = [
+        (NOON, "a".to_owned(), 1),
+        (NOON, "b".to_owned(), 1),
+        (NOON + 2 * HOUR, "a".to_owned(), 1),
+    ];
+    assert_eq!(timeline, expected);
+}
+
+#[test]
+fn deleted_rows_leave_the_summary_and_what_is_left_stays_true() {
+    let (_folder, store) = with(mixture());
+    store.delete_usage_older_than(NOON + 20 * HOUR).unwrap();
+    let rows = mixture();
+    let left = rows.iter().filter(|row| row.start_ms >= NOON + 20 * HOUR);
+    let left = i64::try_from(left.count()).unwrap();
+    assert_eq!(summary(&store, |_| {}).total.requests, left);
+    store.delete_usage_older_than(i64::MAX).unwrap();
+    assert_eq!(summary(&store, |_| {}), Summary::default());
+    let entries: i64 = raw(&store)
+        .query_row(
+            "SELECT (SELECT count(*) FROM sums) + (SELECT count(*) FROM facets)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(entries, 0, "nothing is kept of what is gone");
+}
+
+#[test]
+fn rows_from_before_sums_were_kept_are_counted_after_the_start() {
+    let (folder, store) = with(mixture());
+    let before = summary(&store, |q| q.groups = vec![GroupBy::Model]);
+    store.close(LIMIT).unwrap();
+    let uncounted = "DELETE FROM sums; DELETE FROM facets;
+        UPDATE sums_state SET counted_from = (SELECT max(id) + 1 FROM usage);";
+    rusqlite::Connection::open(store.path())
+        .unwrap()
+        .execute_batch(uncounted)
+        .unwrap();
+    let store = open(&folder);
+    assert_eq!(summary(&store, |q| q.groups = vec![GroupBy::Model]), before);
+    wait_until("all rows are counted", || {
+        let sql = "SELECT counted_from FROM sums_state";
+        raw(&store).query_row(sql, [], |row| row.get(0)) == Ok(0)
+    });
+    assert_eq!(summary(&store, |q| q.groups = vec![GroupBy::Model]), before);
 }
 
 #[test]
@@ -563,7 +751,7 @@ fn deleting_by_age_takes_what_began_before_and_leaves_the_rest() {
     assert_eq!(store.delete_usage_older_than(i64::MAX), Ok(100));
     assert_eq!(all(&store).total, 0);
     let counts: i64 = raw(&store)
-        .query_row("SELECT count(*) FROM usage_hours", [], |row| row.get(0))
+        .query_row("SELECT count(*) FROM sums", [], |row| row.get(0))
         .unwrap();
     assert_eq!(counts, 0);
 }
@@ -583,6 +771,87 @@ fn the_file_shrinks_when_rows_are_deleted() {
     let before = pages();
     store.delete_usage_older_than(i64::MAX).unwrap();
     wait_until("the file is a quarter", || pages() < before / 4);
+}
+
+#[test]
+fn old_rows_are_deleted_in_slices_and_new_ones_are_written_in_between() {
+    let (_folder, store) = with((0..60_000).map(|i| row(NOON + i)));
+    std::thread::scope(|scope| {
+        let deleting = scope.spawn(|| store.delete_usage_older_than(NOON + HOUR));
+        wait_until("deleting has begun", || all_of(&store) < 60_000);
+        put(&store, [row(NOON + 2 * HOUR)]);
+        assert!(
+            all_of(&store) > 1,
+            "the new row did not wait for the last slice"
+        );
+        assert_eq!(deleting.join().unwrap(), Ok(60_000));
+    });
+    assert_eq!(all_of(&store), 1);
+}
+
+fn all_of(store: &Store) -> u64 {
+    store.usage(&query(|q| q.limit = Some(0))).unwrap().total
+}
+
+#[test]
+fn a_file_that_cannot_shrink_is_made_one_that_can() {
+    let (folder, store) = with((0..100).map(|i| row(NOON + i)));
+    store.close(LIMIT).unwrap();
+    let mode = |path: &Path| -> i64 {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection
+            .query_row("PRAGMA auto_vacuum", [], |row| row.get(0))
+            .unwrap()
+    };
+    rusqlite::Connection::open(store.path())
+        .unwrap()
+        .execute_batch("PRAGMA auto_vacuum = NONE; VACUUM;")
+        .unwrap();
+    assert_eq!(mode(store.path()), 0);
+    let store = open(&folder);
+    assert_eq!(mode(store.path()), 2);
+    assert_eq!(all(&store).total, 100);
+}
+
+#[test]
+fn a_file_over_its_size_loses_its_oldest_rows_and_shrinks() {
+    let folder = TempDir::new().unwrap();
+    let notes: Box<str> = "n".repeat(1000).into();
+    let options = Options {
+        database_mb: 4,
+        retention_delay: Duration::ZERO,
+        ..Options::default()
+    };
+    let store = Store::open(&folder.path().join("plexus.db"), options).unwrap();
+    put(
+        &store,
+        (0..10_000).map(|i| UsageRow {
+            notes: Some(notes.clone()),
+            ..row(NOON + i)
+        }),
+    );
+    drop(store);
+    let store = Store::open(
+        &folder.path().join("plexus.db"),
+        Options {
+            database_mb: 4,
+            retention_delay: Duration::ZERO,
+            ..Options::default()
+        },
+    )
+    .unwrap();
+    let bytes = || -> i64 {
+        let page = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+        raw(&store).query_row(page, [], |row| row.get(0)).unwrap()
+    };
+    wait_until("the file is small enough", || bytes() <= 4 << 20);
+    let left = column(&store, "startTime", UsageQuery::default());
+    assert!(
+        left.len() > 1000,
+        "only as much went as had to: {}",
+        left.len()
+    );
+    assert_eq!(left[0], NOON + 9999, "the newest are kept");
 }
 
 #[test]

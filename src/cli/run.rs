@@ -128,6 +128,7 @@ impl Gateway {
             error_days: config.store.error_days,
             debug_days: config.store.debug_days,
             debug_mb: config.store.debug_mb,
+            database_mb: config.store.database_mb,
             metrics: Arc::clone(&metrics),
             vault: Arc::clone(live.vault()),
             ..store::Options::default()

@@ -210,6 +210,8 @@ pub struct StoreSettings {
     pub usage_days: u32,
     /// Days that error rows are kept.
     pub error_days: u32,
+    /// Most megabytes of the file; 0 is no limit.
+    pub database_mb: u32,
     /// Days that debug captures are kept.
     pub debug_days: u32,
     /// Most megabytes of debug captures.

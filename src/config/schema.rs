@@ -302,6 +302,7 @@ const DAYS: Shape = Shape::Whole(0, 36_500);
 
 static RETENTION: Table = closed(&[
     field("usageDays", DAYS),
+    field("databaseMb", Shape::Whole(0, 10_000_000)),
     field("errorDays", DAYS),
     field("debugDays", DAYS),
     field("debugMb", Shape::Whole(0, 1_000_000)),

@@ -74,6 +74,7 @@ pub(in crate::config) fn store(check: &mut Check<'_>, root: &Node) -> StoreSetti
         path: store_path(check, node),
         usage_days: count(days, "usageDays").unwrap_or(0),
         error_days: count(days, "errorDays").unwrap_or(30),
+        database_mb: count(days, "databaseMb").unwrap_or(0),
         debug_days: count(days, "debugDays").unwrap_or(7),
         debug_mb: count(days, "debugMb").unwrap_or(512),
         mcp_days: count(days, "mcpDays").unwrap_or(30),

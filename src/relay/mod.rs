@@ -150,6 +150,15 @@ pub struct RelayBody {
     watch: Option<Box<Watch>>,
     exchange: Exchange,
     ended: bool,
+    received: Received,
+}
+
+/// Bytes that came, and what was told of them.
+#[derive(Debug)]
+struct Received {
+    bytes: u64,
+    told: u64,
+    told_at: Instant,
 }
 
 impl RelayBody {
@@ -180,6 +189,11 @@ impl RelayBody {
             watch: answer.flow.map(watch),
             exchange,
             ended: false,
+            received: Received {
+                bytes: answer.opening.iter().map(|chunk| chunk.len() as u64).sum(),
+                told: 0,
+                told_at: now,
+            },
         };
         for chunk in answer.opening {
             relay.exchange.heard(&chunk);
@@ -270,6 +284,10 @@ impl RelayBody {
             watch.see(&chunk, self.heard);
         }
         self.exchange.heard(&chunk);
+        self.received.bytes += chunk.len() as u64;
+        if self.exchange.feed().is_heard() {
+            self.tell_progress();
+        }
         self.framing.push(chunk, &mut self.meter, &mut self.ready);
         if self.framing.is_stopped() {
             // The answer is cut where the client wanted; the provider may stop.
@@ -279,6 +297,22 @@ impl RelayBody {
         }
         if !self.ready.is_empty() {
             self.sent = self.heard;
+        }
+    }
+
+    /// Tells whoever listens how far the answer is, once a second.
+    fn tell_progress(&mut self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        let Received {
+            bytes,
+            told,
+            told_at,
+        } = self.received;
+        if self.heard.saturating_duration_since(told_at) >= EVERY {
+            self.exchange
+                .progressed(bytes, bytes - told, told_at, self.heard);
+            self.received.told = bytes;
+            self.received.told_at = self.heard;
         }
     }
 

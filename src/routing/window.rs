@@ -60,6 +60,52 @@ pub struct Averages {
     pub overall_speed: Option<f32>,
 }
 
+/// The mean of measurements, and the outermost of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Extent {
+    /// Their mean.
+    pub mean: f32,
+    /// The smallest.
+    pub least: f32,
+    /// The largest.
+    pub most: f32,
+}
+
+impl Extent {
+    fn of(values: impl Iterator<Item = f32>) -> Option<Self> {
+        let (mut sum, mut count) = (0.0_f64, 0_u32);
+        let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
+        for value in values {
+            sum += f64::from(value);
+            count += 1;
+            least = least.min(value);
+            most = most.max(value);
+        }
+        (count > 0).then(|| Self {
+            mean: (sum / f64::from(count)) as f32,
+            least,
+            most,
+        })
+    }
+}
+
+/// All that a window says.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Statistics {
+    /// Measurements in the window.
+    pub samples: u32,
+    /// Those of answers.
+    pub answered: u32,
+    /// When the last one was added.
+    pub updated: i64,
+    /// Milliseconds to the first content.
+    pub ttft_ms: Option<Extent>,
+    /// Tokens per second while the answer was written.
+    pub speed: Option<Extent>,
+    /// Tokens per second over the whole time.
+    pub overall_speed: Option<Extent>,
+}
+
 /// The measurements of one target.
 #[derive(Debug)]
 pub struct Window {
@@ -188,6 +234,22 @@ impl Window {
             ttft_ms: self.ttft_ms(),
             speed: self.speed(),
             overall_speed: self.overall_speed(),
+        }
+    }
+
+    /// All that it says. A measurement that comes meanwhile is left out.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let ring = self.ring.lock();
+        let samples = ring.samples.iter();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Statistics {
+            samples: number(samples.len()),
+            answered: number(samples.clone().filter(|sample| sample.answered).count()),
+            updated: self.updated(),
+            ttft_ms: Extent::of(samples.clone().filter_map(|sample| sample.ttft_ms)),
+            speed: Extent::of(samples.clone().filter_map(|sample| sample.speed)),
+            overall_speed: Extent::of(samples.filter_map(|sample| sample.overall_speed)),
         }
     }
 
@@ -324,6 +386,22 @@ mod tests {
         assert_eq!(averages.speed, None);
         window.forget();
         assert_eq!(window.averages(), Averages::default());
+    }
+
+    #[test]
+    fn statistics_tell_answers_from_failures_and_name_the_outermost() {
+        let window = Window::default();
+        assert_eq!(window.statistics(), Statistics::default());
+        for ms in [30.0, 10.0, 20.0] {
+            window.add(Sample::of_answer(100, ms, None), 1);
+        }
+        window.add(Sample::default(), 2);
+        let statistics = window.statistics();
+        assert_eq!((statistics.samples, statistics.answered), (4, 3));
+        let ttft = statistics
+            .ttft_ms
+            .map(|ttft| (ttft.least, ttft.mean, ttft.most));
+        assert_eq!(ttft, Some((10.0, 20.0, 30.0)));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! Writing a batch again after a failure is safe: a request that is already
 //! there stays one row.
 
-use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
@@ -17,6 +16,8 @@ use super::quotas;
 use super::responses::{self, Load, ResponseRow};
 use super::restore::Restore;
 use super::row::{Bill, CooldownRow, ErrorRow, QuotaRow, UsageRow};
+use super::sums::{Facet, State, Sums, Tally};
+use crate::metrics::Observation;
 use crate::money::{Cost, Nanos};
 use crate::vault::Vault;
 
@@ -53,7 +54,7 @@ pub(super) struct Ledger {
 }
 
 /// Bits of `usage.id` that tell the requests of one millisecond apart.
-const SEQUENCE_BITS: u32 = 20;
+pub(super) const SEQUENCE_BITS: u32 = 20;
 
 /// The smallest `usage.id` of a request that began in that millisecond.
 pub(super) const fn first_id(ms: i64) -> i64 {
@@ -68,18 +69,13 @@ pub(super) const fn first_id(ms: i64) -> i64 {
     ms << SEQUENCE_BITS
 }
 
-/// The latest start that a row can have, in the year 2248: later ones are
-/// taken for it. Ranges may end after it.
-const LAST_ROW_MS: i64 = (i64::MAX >> SEQUENCE_BITS) - 2 * HOUR_MS;
+/// The end of the calendar, in the year 2248: the beginning of a day that no
+/// row can begin in. Later rows are taken for ones of the millisecond before.
+pub(super) const END_MS: i64 = (i64::MAX >> SEQUENCE_BITS) / (24 * HOUR_MS) * (24 * HOUR_MS);
 
 /// The millisecond in which the request with that `usage.id` began.
 pub(super) const fn millisecond(id: i64) -> i64 {
     id >> SEQUENCE_BITS
-}
-
-/// The hour, since the epoch, of that millisecond.
-pub(super) const fn hour(ms: i64) -> i64 {
-    ms.div_euclid(HOUR_MS)
 }
 
 /// Milliseconds in an hour.
@@ -166,7 +162,8 @@ impl Ledger {
             response: connection.prepare_cached(responses::INSERT)?,
             names: self.names.within(connection)?,
             sequence: &mut self.sequence,
-            hours: HashMap::new(),
+            state: State::read(connection)?,
+            tally: Tally::default(),
         };
         let mut written = Written::default();
         for row in batch {
@@ -187,12 +184,9 @@ impl Ledger {
                 }
             }
         }
-        let hours = pen.hours;
         self.captures.trim(connection)?;
-        let mut count = connection.prepare_cached(COUNT_HOUR)?;
-        for ((hour, key), rows) in hours {
-            count.execute(params![hour, key, rows])?;
-        }
+        let (tally, state) = (pen.tally, pen.state);
+        tally.count(connection, state)?;
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(written)
     }
@@ -226,9 +220,6 @@ const INSERT_USAGE: &str = "INSERT INTO usage
 const INSERT_ERROR: &str =
     "INSERT INTO errors (request_id, date_ms, key_id, message, details) VALUES (?, ?, ?, ?, ?)";
 
-const COUNT_HOUR: &str = "INSERT INTO usage_hours (hour, key_id, rows) VALUES (?, ?, ?)
-     ON CONFLICT (hour, key_id) DO UPDATE SET rows = rows + excluded.rows";
-
 /// The statements of one transaction.
 struct Pen<'a> {
     usage: CachedStatement<'a>,
@@ -236,37 +227,55 @@ struct Pen<'a> {
     response: CachedStatement<'a>,
     names: Interner<'a>,
     sequence: &'a mut i64,
-    hours: HashMap<(i64, i64), i64>,
+    state: State,
+    tally: Tally,
 }
 
 impl Pen<'_> {
     /// Writes the row under the first free id of its millisecond.
     fn usage(&mut self, row: &UsageRow) -> Result<(), rusqlite::Error> {
         const ATTEMPTS: u32 = 64;
-        let first = first_id(row.start_ms.min(LAST_ROW_MS));
-        let key = self.names.maybe(row.key.as_deref())?;
+        let start_ms = row.start_ms.clamp(0, END_MS - 1);
+        let first = first_id(start_ms);
+        let facet = self.facet(row)?;
         let mut attempt = 0;
-        loop {
+        let id = loop {
             *self.sequence = (*self.sequence + 1) & ((1 << SEQUENCE_BITS) - 1);
-            match self.insert(first | *self.sequence, key, row) {
+            let id = first | *self.sequence;
+            match self.insert(id, &facet, row) {
                 Ok(0) => return Ok(()),
-                Ok(_) => break,
+                Ok(_) => break id,
                 Err(error) if is_taken(&error) && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
+        };
+        if id >= self.state.counted_from {
+            self.tally.add(start_ms, facet, &counts(row));
         }
-        let hour = hour(millisecond(first));
-        *self.hours.entry((hour, key.unwrap_or(0))).or_default() += 1;
         Ok(())
     }
 
-    fn insert(
-        &mut self,
-        id: i64,
-        key: Option<i64>,
-        row: &UsageRow,
-    ) -> Result<usize, rusqlite::Error> {
+    fn facet(&mut self, row: &UsageRow) -> Result<Facet, rusqlite::Error> {
         let names = &mut self.names;
+        let mut number = |text: Option<&str>| -> Result<i64, rusqlite::Error> {
+            Ok(names.maybe(text)?.unwrap_or(0))
+        };
+        Ok(Facet {
+            key: number(row.key.as_deref())?,
+            provider: number(row.provider.as_deref())?,
+            model: number(row.selected_model.as_deref())?,
+            alias: number(row.incoming_alias.as_deref())?,
+            canonical: number(row.canonical.as_deref())?,
+            incoming: number(Some(if row.lite { LITE } else { row.incoming.name() }))?,
+            outgoing: number(row.outgoing.map(|protocol| protocol.name()))?,
+            status: number(Some(row.status.name()))?,
+            attribution: row.attribution.clone().unwrap_or_default(),
+        })
+    }
+
+    fn insert(&mut self, id: i64, facet: &Facet, row: &UsageRow) -> Result<usize, rusqlite::Error> {
+        let known = |number: i64| (number != 0).then_some(number);
+        let finish = self.names.maybe(row.finish_reason.as_deref())?;
         let tokens = &row.tokens;
         let bill = row.bill.as_ref();
         let cost = bill.and_then(|bill| bill.cost);
@@ -274,15 +283,15 @@ impl Pen<'_> {
         self.usage.execute(params![
             id,
             row.request_id.as_bytes(),
-            key,
-            names.maybe(row.provider.as_deref())?,
-            names.maybe(row.selected_model.as_deref())?,
-            names.maybe(row.incoming_alias.as_deref())?,
-            names.maybe(row.canonical.as_deref())?,
-            names.id(if row.lite { LITE } else { row.incoming.name() })?,
-            names.maybe(row.outgoing.map(|protocol| protocol.name()))?,
-            names.id(row.status.name())?,
-            names.maybe(row.finish_reason.as_deref())?,
+            known(facet.key),
+            known(facet.provider),
+            known(facet.model),
+            known(facet.alias),
+            known(facet.canonical),
+            facet.incoming,
+            known(facet.outgoing),
+            facet.status,
+            finish,
             row.http_status,
             row.attempts,
             row.streamed,
@@ -323,6 +332,25 @@ impl Pen<'_> {
             .execute(params![id, row.date_ms, key, row.message, row.details])?;
         Ok(())
     }
+}
+
+/// What a row adds to the sums.
+fn counts(row: &UsageRow) -> Sums {
+    let seen = Observation::from(row);
+    let sums = Sums {
+        requests: 1,
+        errors: i64::from(seen.failed),
+        input: signed(seen.input),
+        output: signed(seen.output),
+        reasoning: signed(seen.reasoning),
+        cached: signed(seen.cached),
+        cache_write: signed(seen.cache_write),
+        cost: signed(seen.cost.0),
+        duration_us: micros(row.duration_ms),
+        ttft_us: row.ttft_ms.map_or(0, micros),
+        ttft_count: i64::from(row.ttft_ms.is_some()),
+    };
+    sums.within_bounds()
 }
 
 /// Whether the error lies in the state of the machine or the file, so that it
@@ -434,14 +462,19 @@ mod tests {
         let error = ledger.commit(&batch).unwrap_err();
         assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DiskFull));
         assert!(is_circumstance(&error));
-        for table in ["usage", "names", "usage_hours"] {
+        for table in ["usage", "names", "sums", "facets"] {
             assert_eq!(count(&ledger, table), 0, "{table}");
         }
         limit(&ledger, 10_000);
         assert_eq!(ledger.commit(&batch).unwrap(), Written::default());
         assert_eq!(count(&ledger, "usage"), 200);
         // Each key has its own name again.
-        assert_eq!(count(&ledger, "usage_hours"), 200);
+        let sql = "SELECT count(*) FROM sums WHERE span = 1 AND side = 1";
+        let entries: i64 = ledger
+            .connection
+            .query_row(sql, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(entries, 200);
         let sql = "SELECT count(DISTINCT text) FROM usage JOIN names ON names.id = key_id";
         let keys: i64 = ledger
             .connection
@@ -457,7 +490,7 @@ mod tests {
         ledger.commit(&batch).unwrap();
         ledger.commit(&batch).unwrap();
         assert_eq!(count(&ledger, "usage"), 10);
-        let sql = "SELECT sum(rows) FROM usage_hours";
+        let sql = "SELECT sum(rows) FROM sums WHERE span = 1 AND side = 0";
         let counted: i64 = ledger
             .connection
             .query_row(sql, [], |row| row.get(0))
@@ -511,8 +544,9 @@ mod tests {
             })
             .unwrap();
         assert_eq!(
-            (count(&ledger, "usage"), count(&ledger, "usage_hours")),
-            (1, 1)
+            (count(&ledger, "usage"), count(&ledger, "sums")),
+            (1, 0),
+            "what rows add up to is counted afterwards"
         );
     }
 

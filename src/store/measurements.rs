@@ -19,7 +19,9 @@ pub(super) fn recent(
          JOIN names AS provider ON provider.id = provider_id
          JOIN names AS model ON model.id = model_id
          JOIN names AS status ON status.id = status_id
-         WHERE usage.id >= ?1 ORDER BY usage.id DESC LIMIT ?2) ORDER BY 1",
+         WHERE usage.id >= ?1 AND NOT EXISTS (SELECT 1 FROM forgotten
+             WHERE forgotten.model = model.text AND forgotten.until_ms >= usage.id >> 20)
+         ORDER BY usage.id DESC LIMIT ?2) ORDER BY 1",
     )?;
     let from = first_id(now_ms.saturating_sub(24 * HOUR_MS));
     let rows = statement.query_map(rusqlite::params![from, MOST], |row| {
@@ -41,4 +43,39 @@ pub(super) fn recent(
         Ok((status != "cancelled").then_some(measurement))
     })?;
     rows.filter_map(Result::transpose).collect()
+}
+
+/// Leaves out what was measured of that model before `now_ms`, and forgets what
+/// was left out long ago.
+pub(super) fn forget(
+    connection: &Connection,
+    model: &str,
+    now_ms: i64,
+) -> Result<u64, rusqlite::Error> {
+    connection.execute(
+        "DELETE FROM forgotten WHERE until_ms < ?1",
+        [now_ms.saturating_sub(24 * HOUR_MS)],
+    )?;
+    let changed = connection.execute(
+        "INSERT INTO forgotten (model, until_ms) VALUES (?1, ?2)
+         ON CONFLICT (model) DO UPDATE SET until_ms = excluded.until_ms",
+        rusqlite::params![model, now_ms],
+    )?;
+    Ok(changed as u64)
+}
+
+/// Providers and models that requests for an alias of that name went to.
+pub(super) fn targets_of(
+    connection: &Connection,
+    alias: &str,
+) -> Result<Vec<(String, String)>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT provider.text, model.text FROM facets
+         JOIN names AS provider ON provider.id = provider_id
+         JOIN names AS model ON model.id = model_id
+         WHERE span = 2 AND canonical_id = (SELECT names.id FROM names WHERE text = ?1)
+         ORDER BY 1, 2",
+    )?;
+    let rows = statement.query_map([alias], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
 }

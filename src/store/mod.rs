@@ -9,14 +9,17 @@
 
 mod captures;
 mod cooldowns;
+mod cover;
 mod error;
 mod failures;
+mod filter;
 mod ledger;
 mod measurements;
 mod names;
 mod offline;
 mod open;
 mod quotas;
+mod reading;
 mod record;
 mod responses;
 mod restore;
@@ -25,6 +28,8 @@ mod schema;
 mod secrets;
 mod sheets;
 mod snapshot;
+mod summary;
+mod sums;
 mod usage;
 mod writer;
 
@@ -43,12 +48,14 @@ pub use error::{OpenError, StoreError};
 pub use failures::ErrorPage;
 pub use offline::Offline;
 pub use quotas::Drawn;
-pub use record::{Record, project};
+pub use record::{Record, number, project};
 pub use responses::{ResponseRow, StoredResponse};
 pub use restore::{PendingConfig, Rehearsal, Restore};
 pub use secrets::StoredSecret;
 pub use sheets::{SheetError, Taken, contract_sheets};
 pub use snapshot::Snapshot;
+pub use summary::{Group, GroupBy, Summary, SummaryQuery, Timeline};
+pub use sums::Sums;
 pub use usage::{Bound, SortBy, UsagePage, UsageQuery, parse_instant};
 pub use writer::Writer;
 
@@ -87,6 +94,10 @@ pub struct Options {
     pub debug_days: u32,
     /// Most megabytes of debug captures; 0 is no limit.
     pub debug_mb: u32,
+    /// Most megabytes of the file; the oldest usage rows go first. 0 is no limit.
+    pub database_mb: u32,
+    /// How long after the start old rows are first looked for.
+    pub retention_delay: Duration,
     /// Where rows are counted.
     pub metrics: Arc<Metrics>,
     /// What seals secrets.
@@ -101,6 +112,8 @@ impl Default for Options {
             error_days: 0,
             debug_days: 0,
             debug_mb: 512,
+            database_mb: 0,
+            retention_delay: Duration::from_secs(30),
             metrics: Arc::default(),
             vault: Arc::default(),
         }
@@ -141,6 +154,8 @@ impl Store {
             error_days: options.error_days,
             debug_days: options.debug_days,
             debug_bytes: i64::from(options.debug_mb) << 20,
+            database_bytes: i64::from(options.database_mb) << 20,
+            delay: options.retention_delay,
         };
         let (writer, thread) =
             writer::start(connection, options.queue.max(1), retention, options.metrics).map_err(
@@ -203,9 +218,9 @@ impl Store {
         answer
     }
 
-    /// The usage records that `query` asks for. In the default order, filtered
-    /// by nothing but dates and the caller's own key, any page of any table
-    /// costs about the rows of one hour; other queries look at every row
+    /// The usage records that `query` asks for. Any page of any table costs
+    /// about the rows of one hour; only queries for durations, and orders by
+    /// duration or cost, look at every row
     /// between their dates. Without a limit all records are in memory at once.
     ///
     /// # Errors
@@ -214,6 +229,32 @@ impl Store {
     pub fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
         self.readers
             .read(|connection| usage::page(connection, query))
+    }
+
+    /// What the rows that `query` asks for add up to.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn summary(&self, query: &SummaryQuery) -> Result<Summary, StoreError> {
+        self.readers
+            .read(|connection| summary::summary(connection, query))
+    }
+
+    /// Requests that began in each bucket of that many milliseconds, by name.
+    /// Both ends of the range are included.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn timeline(
+        &self,
+        range_ms: (i64, i64),
+        bucket_ms: i64,
+        by: GroupBy,
+    ) -> Result<Timeline, StoreError> {
+        self.readers
+            .read(|connection| summary::timeline(connection, range_ms, bucket_ms, by))
     }
 
     /// The usage record of that request; with `only_key`, if it is that key's.
@@ -293,6 +334,48 @@ impl Store {
     pub fn delete_errors_older_than(&self, before_ms: i64) -> Result<u64, StoreError> {
         let work = Work::Sliced(writer::prune_errors(before_ms));
         self.writer.ask(work, PRUNE_LIMIT)
+    }
+
+    /// Deletes all that is kept about requests: usage rows, errors, captures.
+    /// Each log has its line here. Returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage_older_than`].
+    pub fn delete_logs(&self) -> Result<u64, StoreError> {
+        let logs: [fn(i64) -> Task; 3] = [
+            writer::prune_usage,
+            writer::prune_errors,
+            writer::prune_captures,
+        ];
+        let mut rows = 0;
+        for log in logs {
+            rows += self.writer.ask(Work::Sliced(log(i64::MAX)), PRUNE_LIMIT)?;
+        }
+        Ok(rows)
+    }
+
+    /// Targets that requests for that alias went to: provider and model.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn targets_of(&self, alias: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.readers
+            .read(|connection| measurements::targets_of(connection, alias))
+    }
+
+    /// Leaves what was measured of that model before that millisecond out of
+    /// [`Store::measurements`] from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_usage`].
+    pub fn forget_measurements(&self, model: &str, now_ms: i64) -> Result<u64, StoreError> {
+        let model = model.to_owned();
+        self.change(Box::new(move |connection| {
+            measurements::forget(connection, &model, now_ms)
+        }))
     }
 
     /// Targets' rests that last beyond that millisecond.

@@ -31,6 +31,7 @@ pub(super) fn writable(path: &Path) -> Result<Connection, OpenError> {
     let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
     let mut connection = prepared(path, "NORMAL")?;
     schema::migrate(&mut connection, path)?;
+    make_shrinkable(&connection).map_err(failed)?;
     connection.busy_timeout(LOCK_WAIT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
@@ -69,6 +70,27 @@ fn prepared(path: &Path, locking: &str) -> Result<Connection, OpenError> {
         )
         .map_err(failed)?;
     Ok(connection)
+}
+
+/// Lets a file that was made without it give pages back when rows are deleted.
+/// That writes it anew, once, which takes seconds for a gigabyte; a larger file
+/// stays as it is.
+fn make_shrinkable(connection: &Connection) -> Result<(), rusqlite::Error> {
+    const INCREMENTAL: i64 = 2;
+    const LARGEST: i64 = 4 << 30;
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    if number("auto_vacuum")? == INCREMENTAL {
+        return Ok(());
+    }
+    let bytes = number("page_count")?.saturating_mul(number("page_size")?);
+    if bytes > LARGEST {
+        tracing::warn!(
+            bytes,
+            "the database file will not shrink when rows are deleted"
+        );
+        return Ok(());
+    }
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")
 }
 
 /// The folder, and a file that only its owner can read: it holds names, client

@@ -289,7 +289,8 @@ fn sum(row: &Row<'_>, columns: &[&str]) -> Result<Value, rusqlite::Error> {
 }
 
 /// A number without a needless `.0`, as JavaScript prints it.
-fn number(value: f64) -> Value {
+#[must_use]
+pub fn number(value: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() < EXACT {
         (value as i64).into()

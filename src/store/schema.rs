@@ -58,6 +58,7 @@ const STEPS: &[&str] = &[
     CAPTURES,
     SECRETS,
     QUOTAS,
+    SUMS,
 ];
 
 /// What is sealed while there is a key; `next` is there only while keys change.
@@ -125,6 +126,74 @@ CREATE TABLE captures (
 );
 CREATE INDEX captures_by_key ON captures (key, id, size);
 CREATE INDEX captures_by_date ON captures (created_ms);
+";
+
+/// What usage rows add up to; see `sums.rs`. `span` is 0 for minutes, 1 for
+/// hours, 2 for days; `bucket` their number since the epoch. Rows that are
+/// there already are counted after the start, in slices; this takes the place
+/// of the counts by hour.
+///
+/// `forgotten` has models whose measurements from before a moment are void.
+const SUMS: &str = "
+CREATE TABLE sums (
+    span INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,
+    name_id INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    cached INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    ttft_us INTEGER NOT NULL,
+    ttft_rows INTEGER NOT NULL,
+    PRIMARY KEY (span, side, bucket, name_id)
+) WITHOUT ROWID;
+CREATE TABLE facets (
+    span INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,
+    key_id INTEGER NOT NULL,
+    provider_id INTEGER NOT NULL,
+    model_id INTEGER NOT NULL,
+    canonical_id INTEGER NOT NULL,
+    alias_id INTEGER NOT NULL,
+    incoming_id INTEGER NOT NULL,
+    outgoing_id INTEGER NOT NULL,
+    status_id INTEGER NOT NULL,
+    attribution TEXT NOT NULL,
+    rows INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    cached INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    ttft_us INTEGER NOT NULL,
+    ttft_rows INTEGER NOT NULL,
+    PRIMARY KEY (span, bucket, key_id, provider_id, model_id, canonical_id,
+        alias_id, incoming_id, outgoing_id, status_id, attribution)
+) WITHOUT ROWID;
+CREATE TABLE sums_state (
+    counted_from INTEGER NOT NULL,
+    minutes_from INTEGER NOT NULL
+);
+INSERT INTO sums_state SELECT
+    coalesce((SELECT max(id) + 1 FROM usage), 0),
+    CASE WHEN EXISTS (SELECT 1 FROM usage)
+        THEN (unixepoch() / 3600 - 48) * 3600000 ELSE 0 END;
+CREATE TABLE forgotten (
+    model TEXT PRIMARY KEY,
+    until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+DROP TABLE usage_hours;
+CREATE INDEX usage_by_client_request ON usage (client_request_id)
+    WHERE client_request_id IS NOT NULL;
 ";
 
 /// `usage.id` is the request's start in milliseconds, shifted left by 20 bits,

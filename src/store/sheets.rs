@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::ledger::first_id;
 use super::names::{Interner, Names};
-use super::usage::COUNTED;
+use super::sums::COUNTED;
 
 /// A table by the name that the API's backups know it by.
 struct Sheet {

@@ -23,7 +23,8 @@ use super::ledger::{Ledger, Row};
 use super::responses::{self, Load, ResponseRow, Waiting};
 use super::restore::Restore;
 use super::row::{CooldownRow, ErrorRow, QuotaState, UsageRow};
-use super::{failures, quotas, usage};
+use super::{failures, quotas, sums, usage};
+use crate::feed::{Event, Feed, Kind};
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 
@@ -46,8 +47,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::fro
 /// Rows deleted in one transaction, so that writing never waits long.
 const SLICE: u32 = 1000;
 
-/// When old rows are first looked for after the start, and how often then.
-const RETENTION: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// How often old rows are looked for.
+const RETENTION: Duration = Duration::from_secs(3600);
 
 /// How long closing may take when nobody asked for it.
 const ABANDONED: Duration = Duration::from_secs(5);
@@ -60,6 +61,10 @@ pub(super) struct Retention {
     pub(super) debug_days: u32,
     /// Bytes of debug captures; zero is no limit.
     pub(super) debug_bytes: i64,
+    /// Bytes of the file; zero is no limit.
+    pub(super) database_bytes: i64,
+    /// How long after the start old rows are first looked for.
+    pub(super) delay: Duration,
 }
 
 impl Retention {
@@ -78,6 +83,10 @@ impl Retention {
         }
         // Answers and quotas know themselves when they expire.
         chores.push(Chore::unasked(prune_expired(now_ms)));
+        chores.push(Chore::unasked(prune_minutes(now_ms)));
+        if self.database_bytes > 0 {
+            chores.push(Chore::unasked(prune_to_size(self.database_bytes)));
+        }
         chores
     }
 }
@@ -109,6 +118,38 @@ fn prune_expired(now_ms: i64) -> Task {
         let answers = responses::delete_slice(connection, now_ms, SLICE)?;
         Ok(answers + quotas::delete_slice(connection, now_ms, SLICE)?)
     })
+}
+
+/// Deletes some of the minutes that are kept no longer.
+fn prune_minutes(now_ms: i64) -> Task {
+    Box::new(move |connection| sums::forget_minutes(connection, now_ms))
+}
+
+/// Deletes a slice of the oldest usage rows while the file is too large, until
+/// there is some room again.
+fn prune_to_size(bytes: i64) -> Task {
+    let mut over = false;
+    Box::new(move |connection| {
+        let used = used_bytes(connection)?;
+        over = used > if over { bytes / 100 * 95 } else { bytes };
+        if over {
+            usage::delete_slice(connection, i64::MAX, SLICE)
+        } else {
+            Ok(0)
+        }
+    })
+}
+
+/// Bytes of the file's pages that are in use.
+fn used_bytes(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let pages = number("page_count")? - number("freelist_count")?;
+    Ok(pages.saturating_mul(number("page_size")?))
+}
+
+/// Counts a slice of the rows that were there before sums were kept.
+fn fill_sums() -> Task {
+    Box::new(|connection| sums::fill_slice(connection, SLICE))
 }
 
 /// Something that replaces what is kept; the number is of no meaning.
@@ -162,6 +203,7 @@ pub struct Writer {
     sender: Sender<Message>,
     dropped: Arc<AtomicU64>,
     answers: Waiting,
+    feed: Arc<Feed>,
     metrics: Arc<Metrics>,
 }
 
@@ -216,6 +258,12 @@ impl Writer {
     #[must_use]
     pub fn capture(&self, sealing: Sealing) -> bool {
         self.sender.try_send(Message::Capture(sealing)).is_ok()
+    }
+
+    /// Where it is told what is going on.
+    #[must_use]
+    pub const fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// Rows dropped since the store was opened.
@@ -290,6 +338,7 @@ fn prepare(
         sender,
         dropped: Arc::default(),
         answers: Waiting::default(),
+        feed: Arc::default(),
         metrics: Arc::clone(&metrics),
     };
     let now = Instant::now();
@@ -304,8 +353,9 @@ fn prepare(
         last_row: now,
         pause: BACK_OFF.0,
         retention,
-        retention_due: now + RETENTION.0,
+        retention_due: now + retention.delay,
         dropped: Arc::clone(&writer.dropped),
+        feed: Arc::clone(&writer.feed),
         drops_told: 0,
         drops: Throttle::default(),
         refusals: Throttle::default(),
@@ -333,6 +383,7 @@ struct Scribe {
     retention: Retention,
     retention_due: Instant,
     dropped: Arc<AtomicU64>,
+    feed: Arc<Feed>,
     drops_told: u64,
     drops: Throttle,
     refusals: Throttle,
@@ -349,6 +400,7 @@ struct Closing {
 impl Scribe {
     fn run(mut self) {
         self.seed_today();
+        self.chores.push_back(Chore::unasked(fill_sums()));
         loop {
             self.gather();
             if self.is_due() && !self.commit() {
@@ -437,6 +489,7 @@ impl Scribe {
                         tracing::error!(rows = written.refused, reason, "log rows were refused");
                     }
                 }
+                self.announce();
                 self.batch.clear();
                 self.gathering_since = None;
                 self.last_row = Instant::now();
@@ -447,6 +500,28 @@ impl Scribe {
                 self.complain(&error);
                 false
             }
+        }
+    }
+
+    /// Tells the feed which requests are over. What it has no room for is not
+    /// even read.
+    fn announce(&self) {
+        if !self.feed.is_heard() {
+            return;
+        }
+        let now = now_ms();
+        for row in &self.batch {
+            let Row::Usage(row) = row else { continue };
+            self.feed.tell(Kind::Completed, now, || {
+                let connection = &self.ledger.connection;
+                let record = usage::by_request(connection, row.request_id, None);
+                Some(Event {
+                    kind: Kind::Completed,
+                    at_ms: now,
+                    key: row.key.clone(),
+                    data: serde_json::to_string(&record.ok()??).ok()?.into(),
+                })
+            });
         }
     }
 
@@ -478,6 +553,7 @@ impl Scribe {
                 if let Some(work) = work.take() {
                     let answer = self.ledger.replace(vault, work);
                     job.answer(answer);
+                    self.chores.push_back(Chore::unasked(fill_sums()));
                 }
             }
             Work::Sliced(_) => self.chores.push_back(Chore::asked(job)),
@@ -524,7 +600,7 @@ impl Scribe {
 
     fn start_retention(&mut self) {
         if Instant::now() >= self.retention_due {
-            self.retention_due = Instant::now() + RETENTION.1;
+            self.retention_due = Instant::now() + RETENTION;
             self.chores.extend(self.retention.chores(now_ms()));
         }
     }
@@ -768,8 +844,8 @@ mod tests {
     #[test]
     fn retention_starts_when_it_is_due_and_deletes_a_slice_at_a_time() {
         let (writer, mut scribe) = scribe(Retention {
-            usage_days: 0,
             error_days: 2,
+            delay: Duration::from_secs(3600),
             ..Retention::default()
         });
         let now = now_ms();
@@ -796,10 +872,9 @@ mod tests {
 
     #[test]
     fn zero_days_keep_for_ever() {
-        // Answers and quotas, which say themselves when they expire.
-        let expiring = 2;
+        let expired_rows_and_old_minutes = 2;
         let chores = Retention::default().chores(now_ms());
-        assert_eq!(chores.len(), expiring);
+        assert_eq!(chores.len(), expired_rows_and_old_minutes);
     }
 
     #[test]
