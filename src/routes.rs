@@ -509,6 +509,11 @@ pub static ROUTES: &[Route] = &[
         management::backup::restart,
     ),
     principal(Method::GET, "/v0/management/usage", management::usage::list),
+    principal(
+        Method::GET,
+        "/v0/management/usage/summary",
+        management::summary::get,
+    ),
     admin(
         Method::DELETE,
         "/v0/management/usage",
@@ -649,6 +654,26 @@ pub static ROUTES: &[Route] = &[
         Method::GET,
         "/v0/management/concurrency",
         management::concurrency::get,
+    ),
+    principal(
+        Method::GET,
+        "/v0/management/events",
+        management::events::stream,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/performance",
+        management::performance::list,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/performance",
+        management::performance::forget,
+    ),
+    admin(
+        Method::DELETE,
+        "/v0/management/logs/reset",
+        management::logs::reset,
     ),
     admin(
         Method::POST,

@@ -1,18 +1,54 @@
-//! Requests under way: `/v0/management/concurrency`.
+//! Requests under way, and how many there were: `/v0/management/concurrency`.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Refusal, Reply};
+use super::summary::{bucket, range};
+use super::{Answer, Call, Refusal, Reply, blocking};
 use crate::inference;
+use crate::store::GroupBy;
+
+/// Those of now, or with `?mode=timeline` those that began in a stretch of time.
+pub fn get(call: Call) -> Answer {
+    match call.query("mode").unwrap_or("live") {
+        "live" => live(call),
+        "timeline" => timeline(call),
+        other => {
+            let message = format!("mode: found {other:?}; live or timeline is wanted");
+            Box::pin(async move { Err(Refusal::bad(message)) })
+        }
+    }
+}
+
+/// Requests that began in each bucket of the range, by provider or model.
+fn timeline(call: Call) -> Answer {
+    Box::pin(async move {
+        let (name, by) = match call.query("groupBy").unwrap_or("provider") {
+            "provider" => ("provider", GroupBy::Provider),
+            "model" => ("model", GroupBy::Model),
+            other => {
+                return Err(Refusal::bad(format!(
+                    "groupBy: found {other:?}; provider or model is wanted"
+                )));
+            }
+        };
+        let range = range(&call, "timeRange", inference::wall_ms())?;
+        let app = Arc::clone(call.app());
+        let bucket_ms = bucket(range.to - range.from);
+        let ends = (range.from, range.to);
+        let timeline = blocking(move || Ok(app.store.timeline(ends, bucket_ms, by)?)).await?;
+        let data: Vec<Value> = timeline
+            .into_iter()
+            .map(|(from, text, count)| json!({ "timestamp": from, name: text, "count": count }))
+            .collect();
+        Ok(Reply::json(&json!({ "data": data, "bucketMs": bucket_ms })))
+    })
+}
 
 /// By provider and model, with the limits that hold and how many wait for them.
-pub fn get(call: Call) -> Answer {
+fn live(call: Call) -> Answer {
     Box::pin(async move {
-        if let Some(mode) = call.query("mode").filter(|mode| *mode != "live") {
-            return Err(Refusal::bad(format!(
-                "mode: found {mode:?}; live is wanted"
-            )));
-        }
         let timestamp = inference::wall_ms();
         let app = call.app();
         let running = app.metrics.running().into_iter();

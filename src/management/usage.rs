@@ -40,30 +40,38 @@ pub fn list(call: Call) -> Answer {
 }
 
 fn query(call: &Call) -> Result<UsageQuery, Refusal> {
-    let text = |name: &str| call.query(name).map(str::to_owned);
-    let only_key = call.only_key().map(|key| key.to_string());
     Ok(UsageQuery {
         limit: Some(page_limit(call, LARGEST_PAGE)?),
         offset: call.whole("offset")?.unwrap_or(0),
         sort_by: call.query("sortBy").map_or(SortBy::Date, SortBy::from_name),
         ascending: call.query("sortDir") == Some("asc"),
+        request_id: call.query("requestId").map(str::to_owned),
+        client_request_id: call.query("clientRequestId").map(str::to_owned),
+        start_ms: instant(call, "startDate", Bound::Start)?,
+        end_ms: instant(call, "endDate", Bound::End)?,
+        min_duration_ms: milliseconds(call, "minDurationMs")?,
+        max_duration_ms: milliseconds(call, "maxDurationMs")?,
+        ..rows(call)
+    })
+}
+
+/// Whose and what kind of requests; whenever they were.
+pub(super) fn rows(call: &Call) -> UsageQuery {
+    let text = |name: &str| call.query(name).map(str::to_owned);
+    let only_key = call.only_key().map(|key| key.to_string());
+    UsageQuery {
         // Whom it may see says more than what it asks for.
         api_key: text("apiKey").filter(|_| only_key.is_none()),
         provider: text("provider"),
         incoming_model_alias: text("incomingModelAlias"),
         selected_model_name: text("selectedModelName"),
-        request_id: text("requestId"),
-        client_request_id: text("clientRequestId"),
         incoming_api_type: text("incomingApiType"),
         outgoing_api_type: text("outgoingApiType"),
         response_status: text("responseStatus"),
         attribution: text("attribution"),
-        start_ms: instant(call, "startDate", Bound::Start)?,
-        end_ms: instant(call, "endDate", Bound::End)?,
-        min_duration_ms: milliseconds(call, "minDurationMs")?,
-        max_duration_ms: milliseconds(call, "maxDurationMs")?,
         only_key,
-    })
+        ..UsageQuery::default()
+    }
 }
 
 /// `limit`, which has a default and an end.
@@ -77,7 +85,7 @@ pub(super) fn page_limit(call: &Call, largest: u64) -> Result<u64, Refusal> {
     Ok(limit)
 }
 
-fn instant(call: &Call, name: &str, bound: Bound) -> Result<Option<i64>, Refusal> {
+pub(super) fn instant(call: &Call, name: &str, bound: Bound) -> Result<Option<i64>, Refusal> {
     let Some(text) = call.query(name) else {
         return Ok(None);
     };
