@@ -607,24 +607,31 @@ impl<'a> Intake<'a> {
                 taken.rows += 1;
             }
         }
-        if skipped > 0 {
-            taken
-                .left_out
-                .push((skipped, format!("rows of {name}: {}", reason(name))));
-        }
-        if twice > 0 {
-            taken
-                .left_out
-                .push((twice, format!("rows of {name} that are there twice")));
-        }
-        for (at, count) in unread {
-            let column = header.get(at).unwrap_or_default();
-            taken
-                .left_out
-                .push((count, format!("values of {name}.{column}: not kept here")));
-        }
+        taken.left_out = left_out(name, &header, skipped, twice, &unread);
         Ok(taken)
     }
+}
+
+/// What was not taken over, in words.
+fn left_out(
+    name: &str,
+    header: &StringRecord,
+    skipped: u64,
+    twice: u64,
+    unread: &HashMap<usize, u64>,
+) -> Vec<(u64, String)> {
+    let mut all = Vec::new();
+    if skipped > 0 {
+        all.push((skipped, format!("rows of {name}: {}", reason(name))));
+    }
+    if twice > 0 {
+        all.push((twice, format!("rows of {name} that are there twice")));
+    }
+    for (at, count) in unread {
+        let column = header.get(*at).unwrap_or_default();
+        all.push((*count, format!("values of {name}.{column}: not kept here")));
+    }
+    all
 }
 
 /// How the rows of one sheet become rows of a table.
