@@ -3,6 +3,8 @@
 //! The table is what serves, what 404 and 405 are made from, and what the tests
 //! walk: access stands beside the path and is checked here, before any handler.
 
+pub mod openapi;
+
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -60,6 +62,8 @@ pub enum Handler {
     Kept(Kept),
     /// A fixed text.
     Text(&'static str, &'static str),
+    /// What all of this is, for programs.
+    Document,
     /// The management API.
     Manage(management::Handler),
 }
@@ -73,6 +77,7 @@ impl std::fmt::Debug for Handler {
             Self::Metadata(_) => "Metadata",
             Self::Kept(_) => "Kept",
             Self::Text(..) => "Text",
+            Self::Document => "Document",
             Self::Manage(_) => "Manage",
         })
     }
@@ -219,6 +224,13 @@ pub static ROUTES: &[Route] = &[
         "/v0/management/models/metadata/refresh",
         management::metadata::refresh,
     ),
+    route(
+        Method::GET,
+        "/.well-known/plexus/openapi.json",
+        Access::Public,
+        Handler::Document,
+    ),
+    principal(Method::GET, "/v0/openapi.json", openapi::managed),
     principal(
         Method::GET,
         "/v0/management/auth/verify",
@@ -771,6 +783,7 @@ fn routed(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
         Handler::Models => at_once(models::answer(core, params.value("model"), &request)),
         Handler::Metadata(what) => at_once(metadata::answer(core, what, &request)),
         Handler::Text(kind, text) => at_once(fixed(kind, text)),
+        Handler::Document => at_once(fixed("application/json; charset=utf-8", openapi::text())),
         Handler::Manage(handler) => Box::pin(manage(
             Arc::clone(core),
             peer,

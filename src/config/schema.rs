@@ -760,7 +760,7 @@ const TIME: Shape = Shape::Nullable(&Shape::Either(&[
     Shape::Text,
 ]));
 
-static USER_QUOTA: Table = closed(&[
+pub(in crate::config) static USER_QUOTA: Table = closed(&[
     field(
         "type",
         Shape::Word(&["rolling", "daily", "weekly", "monthly"]),
