@@ -214,6 +214,7 @@ fn original_config() -> Value {
 const MANIFEST: &str = r#"{"plexus_backup":true,"version":1,"created_at":"2026-02-01T00:00:00.000Z","dialect":"sqlite","tables":[]}"#;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn an_archive_of_the_original_restores_and_what_is_not_known_is_told() {
     let gateway = Gateway::start();
     let errors = "id,requestId,date,errorMessage,errorStack,details,createdAt\n1,0196f2a1-7c1c-7000-8000-000000000002,2026-01-31T12:00:01.500Z,it broke,Error: at x,\"{\"\"statusCode\"\":500}\",1769860801500";
@@ -288,7 +289,7 @@ fn an_archive_of_the_original_restores_and_what_is_not_known_is_told() {
     assert_eq!(
         rows["pagination"]["total"]
             .as_u64()
-            .or(rows["total"].as_u64()),
+            .or_else(|| rows["total"].as_u64()),
         Some(2),
         "{rows}"
     );
@@ -307,6 +308,7 @@ fn an_archive_of_the_original_restores_and_what_is_not_known_is_told() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn what_is_wrong_changes_nothing() {
     let gateway = Gateway::start();
     fill(&gateway);

@@ -2,11 +2,6 @@
 //! error in the client's own shape, or the provider's answer, and never a fault of
 //! the gateway's.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in helpers of tests a failure is the test's failure"
-)]
-
 mod support;
 
 use serde_json::Value;

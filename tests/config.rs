@@ -710,12 +710,13 @@ proptest! {
         for (i, (name, kind)) in changes.into_iter().enumerate() {
             let key = json!({"secret": format!("new{i}"), "comment": "one\ntwo: #"});
             let changed = live.change::<WriteError>(|draft| {
-                Ok(match kind {
+                match kind {
                     0 => draft.remove(&["keys", name])?,
                     1 => draft.set(&["keys", name, "secret"], &json!(format!("only{i}")))?,
                     2 => draft.set(&["strict"], &json!(i % 2 == 0))?,
                     _ => draft.set(&["keys", name], &key)?,
-                })
+                }
+                Ok(())
             });
             prop_assert!(changed.is_ok(), "{changed:?}");
             let whole = load(&folder.text());

@@ -436,6 +436,7 @@ fn the_cost_selector_compares_all_kinds_of_prices() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn prices_are_imported_into_the_file_and_its_comments_stay() {
     const LIST: &str = r#"{
         "big": {"input_cost_per_token": 3e-06, "output_cost_per_token": 1.5e-05, "cache_read_input_token_cost": 3e-07},

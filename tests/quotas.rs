@@ -146,6 +146,7 @@ fn pain_9_a_picture_is_not_taken_for_text() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_refusal_is_said_in_each_clients_own_words() {
     let quotas = "  few: { type: daily, limitType: requests, limit: 1 }\n";
     let gateway = Gateway::with(&file("few", quotas));
@@ -446,6 +447,7 @@ fn pain_9_a_crash_gives_no_second_budget_and_keeps_nothing_reserved() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn quotas_are_made_shown_changed_and_deleted_when_nobody_has_them() {
     let gateway = Gateway::start();
     let path = "/v0/management/user-quotas/few";
@@ -506,7 +508,7 @@ fn quotas_are_made_shown_changed_and_deleted_when_nobody_has_them() {
             "few",
             json!({ "type": "daily", "limitType": "requests", "limit": 0 }),
         ),
-        ("A", quota.clone()),
+        ("A", quota),
     ] {
         let path = format!("/v0/management/user-quotas/{name}");
         let refused = gateway.admin("PUT", &path, &body).expect(400).json();
@@ -562,6 +564,7 @@ fn what_was_used_is_shown_cleared_and_counted_again() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_key_sees_and_changes_itself_and_nobody_else() {
     let quotas = "  few: { type: daily, limitType: requests, limit: 2 }\n";
     let gateway = Gateway::with(&file("few", quotas));

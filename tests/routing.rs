@@ -378,10 +378,10 @@ fn requests_over_a_limit_wait_and_permits_come_back() {
 #[test]
 fn those_who_wait_are_served_in_the_order_in_which_they_came() {
     let (gate, opened) = std::sync::mpsc::channel::<()>();
-    let opened = std::sync::Mutex::new(opened);
+    let opened = parking_lot::Mutex::new(opened);
     let upstream = Upstream::start(move |mut wire| {
         while wire.request().is_some() {
-            opened.lock().unwrap().recv().ok();
+            opened.lock().recv().ok();
             wire.answer("200 OK", COMPLETION);
         }
     });

@@ -249,6 +249,7 @@ fn proxies_stay_where_the_file_has_them() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_setting_that_cannot_be_is_refused_in_one_text_and_nothing_changes() {
     let gateway = Gateway::with(FILE);
     let before = gateway.text();
@@ -580,6 +581,7 @@ fn what_was_changed_by_hand_elsewhere_is_kept() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn what_was_changed_by_hand_in_the_same_place_stands_against_a_write() {
     let gateway = Gateway::with(FILE);
     let before = gateway.text();
@@ -859,6 +861,7 @@ fn large(keys: u32) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_process_that_is_killed_while_it_writes_leaves_the_old_file_or_the_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plexus.yaml");

@@ -1,11 +1,6 @@
 //! Images described for targets that can't see, and requests that don't fit a
 //! target's context, as clients and operators see it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "in helpers of tests a failure is the test's failure"
-)]
-
 mod support;
 
 use std::sync::Arc;

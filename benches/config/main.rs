@@ -130,7 +130,7 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            server.drain(Duration::from_millis(100));
+            let _all_went = server.drain(Duration::from_millis(100));
         }
     }
 }

@@ -102,6 +102,9 @@ pub enum WriteError {
     Io(PathBuf, io::Error),
 }
 
+/// A draft's text, and what it means.
+type Settled = Result<(String, Config), WriteError>;
+
 impl Live {
     /// Reads the file, which is created if it isn't there. Without a path it
     /// is `$CONFIG_FILE`, else `plexus.yaml` in the working directory.
@@ -328,10 +331,7 @@ impl Live {
     fn settled_and_prepared<'d>(
         &self,
         draft: &'d Draft,
-    ) -> (
-        Result<(String, Config), WriteError>,
-        Option<io::Result<Prepared<'d>>>,
-    ) {
+    ) -> (Settled, Option<io::Result<Prepared<'d>>>) {
         if self.vault.has_key() {
             return (self.settled(draft), None);
         }
@@ -343,7 +343,7 @@ impl Live {
     }
 
     /// The draft's text and what it means, its guesses checked.
-    fn settled(&self, draft: &Draft) -> Result<(String, Config), WriteError> {
+    fn settled(&self, draft: &Draft) -> Settled {
         if let Some(document) = draft.outcome()
             && let Ok(config) = check_document(document, &*self.environment, folder(&self.path))
         {

@@ -16,7 +16,6 @@ use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::estimate;
 use crate::protocol::json::{Raw, Tape};
-use crate::protocol::meter::Reading;
 use crate::protocol::notes::{Action, Notes};
 use crate::relay::{Committed, Form, Translation};
 use crate::usage::estimate::Estimate;
@@ -122,7 +121,7 @@ pub(super) fn answered(protocol: Protocol, tokens: u64, notes: Notes) -> Answere
     };
     let mut committed = attempt::commit(protocol, Form::Unary, limits);
     committed.opening.push(document(protocol, tokens));
-    committed.translation = Translation::Done(Reading::default());
+    committed.translation = Translation::Done(Box::default());
     let (mut head, ()) = Response::new(()).into_parts();
     let json = HeaderValue::from_static("application/json");
     head.headers.insert(CONTENT_TYPE, json);

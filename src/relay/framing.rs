@@ -30,7 +30,7 @@ pub(super) enum Framing {
         out: BytesMut,
     },
     /// Translated already.
-    Done(Reading),
+    Done(Box<Reading>),
 }
 
 impl Framing {
@@ -218,7 +218,7 @@ impl Framing {
     pub(super) fn reading(&self) -> Option<Reading> {
         match self {
             Self::Translated { translator, .. } => Some(translator.reading()),
-            Self::Done(reading) => Some(reading.clone()),
+            Self::Done(reading) => Some((**reading).clone()),
             _ => None,
         }
     }

@@ -129,7 +129,7 @@ pub enum Translation {
     Stream(Box<Translator>),
     /// They were a document in another protocol; the opening is what the client
     /// gets, and this was read from it.
-    Done(Reading),
+    Done(Box<Reading>),
 }
 
 /// See the module's text.

@@ -90,7 +90,7 @@ fn listing(pricing: &HashMap<String, serde_json::Value>) -> Option<Listing> {
         let number = told.as_f64().or_else(|| told.as_str()?.trim().parse().ok());
         number.filter(|dollars| (0.0..=1e6).contains(dollars))
     };
-    let rate = |name: &str| dollars(name).map(|dollars| per_million(dollars));
+    let rate = |name: &str| dollars(name).map(per_million);
     Some(Listing {
         rates: Rates {
             input: rate("prompt")?,

@@ -43,7 +43,7 @@ pub(super) async fn answer(
     let form = form(work.streamed, planned);
     let mut committed = commit(planned.reply.protocol, form, place.limits);
     committed.opening.push(translated.body);
-    committed.translation = Translation::Done(translated.reading);
+    committed.translation = Translation::Done(Box::new(translated.reading));
     let mut answered = answered(planned, &head, committed, None);
     if let Some(notes) = notes {
         answered.notes.extend(&notes);
