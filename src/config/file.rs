@@ -90,7 +90,7 @@ pub(in crate::config) struct Prepared<'a> {
     draft: Draft,
 }
 
-/// Does all of [`write`] that may fail for want of space.
+/// Does all of [`write()`] that may fail for want of space.
 pub(in crate::config) fn prepare<'a>(path: &Path, text: &'a str) -> io::Result<Prepared<'a>> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = fs::metadata(&path).map_or(0o600, |found| found.permissions().mode() & 0o7777);

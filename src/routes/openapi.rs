@@ -1,6 +1,6 @@
 //! The endpoints as an OpenAPI 3.1 document: methods, paths and access from the
 //! table that serves them, fields of the configuration from the tables that
-//! check the file, the rest from [`described`].
+//! check the file, the rest from `described`.
 
 mod described;
 mod schema;
