@@ -58,9 +58,10 @@ fn object(table: &Table) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for field in table.fields {
-        properties.insert(field.name.to_owned(), schema(&field.shape));
+        let value = value(&field.shape, field.required);
+        properties.insert(field.name.to_owned(), value.clone());
         if let Some(other) = field.also {
-            properties.insert(other.to_owned(), schema(&field.shape));
+            properties.insert(other.to_owned(), value);
         } else if field.required {
             required.push(field.name);
         }
@@ -71,6 +72,15 @@ fn object(table: &Table) -> Value {
         "required": required,
         "additionalProperties": table.open,
     })
+}
+
+/// A field's value: null leaves one unsaid that need not be there.
+fn value(shape: &Shape, required: bool) -> Value {
+    match shape {
+        Shape::Any | Shape::Nullable(_) | Shape::Bound => schema(shape),
+        _ if required => schema(shape),
+        _ => json!({ "anyOf": [schema(shape), { "type": "null" }] }),
+    }
 }
 
 fn schema(shape: &Shape) -> Value {

@@ -170,9 +170,14 @@ fn responses(route: &Route, described: Option<&Described>) -> Value {
         Some(described) => (described.answer.0, described.answer.1.to_json()),
         None => ("application/json", json!({})),
     };
+    let mut content = Map::new();
+    content.insert(kind.to_owned(), json!({ "schema": schema }));
+    if let Some(also) = described.and_then(|described| described.also) {
+        content.insert(also.to_owned(), json!({ "schema": {} }));
+    }
     responses.insert(
         "200".into(),
-        json!({ "description": "Answered.", "content": { kind: { "schema": schema } } }),
+        json!({ "description": "Answered.", "content": content }),
     );
     let refused = |name: &'static str| {
         json!({

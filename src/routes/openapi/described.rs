@@ -17,6 +17,8 @@ pub(super) struct Described {
     pub(super) summary: &'static str,
     pub(super) query: &'static [Parameter],
     pub(super) body: Option<Body>,
+    /// Another media type that may be answered, of whatever shape.
+    pub(super) also: Option<&'static str>,
     /// Media type and shape of what is answered when nothing is wrong.
     pub(super) answer: (&'static str, Schema),
 }
@@ -69,6 +71,7 @@ const fn is(
         summary,
         query: &[],
         body: None,
+        also: None,
         answer: (JSON, answer),
     }
 }
@@ -131,6 +134,12 @@ impl Described {
 
     const fn of_type(mut self, kind: &'static str) -> Self {
         self.answer.0 = kind;
+        self
+    }
+
+    /// Asked in another way, it answers with that.
+    const fn or_of_type(mut self, kind: &'static str) -> Self {
+        self.also = Some(kind);
         self
     }
 }
@@ -338,7 +347,8 @@ pub(super) static DESCRIBED: &[Described] = &[
         "Switch a key with a limited life off before its time.",
         NAMED_KEY,
     ),
-    get("/v0/management/config", "The configuration file.", Text).of_type("application/x-yaml"),
+    get("/v0/management/config", "The configuration file, or what it means with `Accept: application/json`.", Text)
+        .of_type("application/x-yaml").or_of_type(JSON),
     get(
         "/v0/management/config/export",
         "The configuration as one JSON document.",
@@ -756,7 +766,7 @@ pub(super) static DESCRIBED: &[Described] = &[
     )
     .body(MapOf(&Any), r#"{"enabled":true}"#),
     get("/v0/management/backup", "Everything, secrets in clear: the configuration, or with `full` an archive.", Any)
-        .query(&[Parameter("full", Flag, "Whether rows come with it, as application/gzip.")]),
+        .query(&[Parameter("full", Flag, "Whether rows come with it, as application/gzip.")]).or_of_type("application/gzip"),
     post("/v0/management/restore", "Put a backup in the place of what is there.", Fields(&[
         field("success", True), field("restored", MapOf(&Whole)), field("message", Text), maybe("notKept", Any),
     ])).body(Any, r#"{"plexus_backup":true,"version":1,"created_at":"2026-01-31T12:00:00Z","dialect":"sqlite","data":{"providers":{},"models":{},"keys":{},"user_quotas":{},"mcp_servers":{},"mcp_keys":[],"settings":{},"oauth_credentials":[]}}"#),
