@@ -415,7 +415,7 @@ fn pain_9_a_crash_gives_no_second_budget_and_keeps_nothing_reserved() {
         upstream.address
     );
     let text = file("few", quotas).replacen("providers:\n", &own, 1);
-    let text = text.replace("SIMULATOR", "127.0.0.1:9");
+    let text = text.replace("SIMULATOR", "127.0.0.1:9") + "catalogue: { enabled: false }\n";
     std::fs::write(folder.path().join("plexus.yaml"), text).unwrap();
     let mut gateway = Killable::start(folder.path());
     let (path, body) = Dialect::Chat.ask("direct/own/m", false);

@@ -32,7 +32,7 @@ struct Program {
 impl Program {
     fn prepare() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let text = "store: { url: sqlite://plexus.db }\nserver: { drainSeconds: 10 }\n";
+        let text = "store: { url: sqlite://plexus.db }\nserver: { drainSeconds: 10 }\ncatalogue: { enabled: false }\n";
         fs::write(folder.path().join("plexus.yaml"), text).unwrap();
         folder
     }

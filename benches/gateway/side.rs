@@ -96,6 +96,7 @@ fn configuration(port: u16, provider: &Process) -> Result<String, Failure> {
         "adminKey: admin-bench-0123456789abcdef
 server: {{ host: 127.0.0.1, port: {port} }}
 store: {{ url: \"sqlite://plexus.db\" }}
+catalogue: {{ enabled: false }}
 providers:
   simulated:
     api_base_url: {{ chat: \"http://{}/v1\" }}

@@ -80,6 +80,7 @@ fn configuration(host: IpAddr, port: u16, provider: SocketAddr, key: &str, admin
         "# Written by `plexus demo`.
 adminKey: {admin}
 server: {{ host: \"{host}\", port: {port}, drainSeconds: 2 }}
+catalogue: {{ enabled: false }}
 providers:
   simulated:
     display_name: Simulated provider

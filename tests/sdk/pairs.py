@@ -31,6 +31,7 @@ KINDS = {
 CONFIG = """
 adminKey: admin-pairs
 server: {{ host: 127.0.0.1, port: {gateway} }}
+catalogue: {{ enabled: false }}
 providers:
   chat: {{ api_base_url: {{ chat: "http://127.0.0.1:{provider}/v1" }}, api_key: sk-p }}
   responses: {{ api_base_url: {{ responses: "http://127.0.0.1:{provider}/v1" }}, api_key: sk-p }}
