@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::catalogue::{Catalogue, Listing, per_million};
+use super::pricing::rates_said;
 use crate::config::Rates;
 
 /// A public price list.
@@ -118,7 +119,7 @@ impl Entry {
         if self.above.is_empty() {
             let mut pricing = Map::new();
             pricing.insert("source".to_owned(), "simple".into());
-            pricing.extend(written(&self.base.rates, ""));
+            pricing.extend(rates_said(&self.base.rates, ""));
             return Value::Object(pricing);
         }
         let mut lower = 0;
@@ -129,7 +130,7 @@ impl Entry {
             let mut range = Map::new();
             range.insert("lower_bound".to_owned(), lower.into());
             range.insert("upper_bound".to_owned(), upper.into());
-            range.extend(written(rates, "_per_m"));
+            range.extend(rates_said(rates, "_per_m"));
             ranges.push(Value::Object(range));
             lower = upper.map_or(lower, |upper| upper + 1);
             rates = next;
@@ -148,32 +149,6 @@ impl Entry {
         };
         format!("{} in, {} out{more}", rates.input, rates.output)
     }
-}
-
-/// Rates in the file's words. A number that is whole has no point.
-fn written(rates: &Rates, suffix: &str) -> impl Iterator<Item = (String, Value)> {
-    let told = [
-        ("input", Some(rates.input)),
-        ("output", Some(rates.output)),
-        ("cached", rates.cached),
-        ("cache_write", rates.cache_write),
-        ("cache_write_1h", rates.cache_write_long),
-        ("reasoning", rates.reasoning),
-        ("audio_input", rates.audio_input),
-        ("audio_output", rates.audio_output),
-        ("image_input", rates.image_input),
-        ("image_output", rates.image_output),
-    ];
-    let suffix = suffix.to_owned();
-    told.into_iter().filter_map(move |(name, rate)| {
-        let rate = rate?;
-        let number = if rate.fract() == 0.0 {
-            Value::from(rate as i64)
-        } else {
-            Value::from(rate)
-        };
-        Some((format!("{name}{suffix}"), number))
-    })
 }
 
 fn openrouter(document: &[u8]) -> Result<Vec<Entry>, String> {

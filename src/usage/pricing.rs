@@ -331,7 +331,7 @@ fn everywhere(
 }
 
 /// The rates in the file's words, those that are told.
-fn rates_said(rates: &Rates, suffix: &str) -> Map<String, Value> {
+pub(super) fn rates_said(rates: &Rates, suffix: &str) -> Map<String, Value> {
     let told = [
         ("input", Some(rates.input)),
         ("output", Some(rates.output)),
