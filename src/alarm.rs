@@ -14,6 +14,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
+use crate::clock;
+
 /// A timer that is used for one limit after another.
 #[derive(Default)]
 pub struct Alarm {
@@ -59,7 +61,7 @@ impl Alarms {
     pub async fn limit<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
         // An alarm is asked for only once there is something to wait for.
-        let due = Instant::now().checked_add(limit);
+        let due = Instant::from_std(clock::now()).checked_add(limit);
         let mut lent = Lent {
             alarms: self,
             alarm: None,

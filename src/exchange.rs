@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::capture::{Capture, Switches};
+use crate::clock;
 use crate::config::{Config, Key};
 use crate::feed::{Event, Feed, Kind};
 use crate::mask;
@@ -366,7 +367,7 @@ impl Exchange {
             status: None,
             tag: "skipped".into(),
             retryable: true,
-            began_ms: milliseconds(self.started, Instant::now()),
+            began_ms: milliseconds(self.started, clock::now()),
             duration_ms: 0.0,
         });
     }
@@ -438,7 +439,7 @@ impl Exchange {
         self.price = trial.as_ref().map(|_| Arc::clone(&candidate.price));
         self.trying = trial.map(|trial| Trying {
             trial,
-            began: Instant::now(),
+            began: clock::now(),
             first_content: None,
             broke: None,
         });
@@ -511,7 +512,7 @@ impl Exchange {
 
     /// Whether the target rests now.
     fn blame(&self, trying: Trying, blame: Option<Blame<'_>>) -> bool {
-        let now = self.books.switchboard.now(Instant::now());
+        let now = self.books.switchboard.now(clock::now());
         let change = trying.trial.failed(now, blame);
         if let Some(change) = &change {
             self.books.rested(change);
@@ -556,7 +557,7 @@ impl Exchange {
             tag: failure.tag(),
             retryable,
             began_ms: milliseconds(self.started, began),
-            duration_ms: milliseconds(began, Instant::now()),
+            duration_ms: milliseconds(began, clock::now()),
         });
     }
 
@@ -663,7 +664,7 @@ impl Exchange {
             let whole = matches!(status, Status::Success | Status::Empty);
             row.tokens_estimated = estimate.fill(&mut row.tokens, whole);
         }
-        let now = Instant::now();
+        let now = clock::now();
         if let Some(trying) = self.trying.take() {
             self.learn(trying, &row, status, now);
         }

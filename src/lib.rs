@@ -47,6 +47,8 @@ pub mod backup;
 pub mod telemetry;
 
 // 3. One concern each.
+pub mod clock;
+pub(crate) mod gate;
 pub mod alarm;
 pub mod auth;
 pub mod usage;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
@@ -498,7 +499,7 @@ struct Totals {
     providers: Series,
     aliases: Series,
     keys: Series,
-    attributions: HashMap<Box<str>, HashMap<Box<str>, Figures>>,
+    attributions: HashMap<Box<str>, HashMap<Box<str>, Figures, RandomState>, RandomState>,
     attribution_count: usize,
 }
 
@@ -557,20 +558,21 @@ impl Totals {
 
 /// Figures by one label.
 #[derive(Default)]
-struct Series(HashMap<Box<str>, Figures>);
+struct Series(HashMap<Box<str>, Figures, RandomState>);
 
 impl Series {
     fn entry(&mut self, name: &str) -> &mut Figures {
-        let name = if self.0.contains_key(name) || self.0.len() < SERIES_LIMIT {
+        // Known names, the usual case, cost no allocation.
+        let known = self.0.contains_key(name);
+        let name = if known || self.0.len() < SERIES_LIMIT {
             name
         } else {
             OTHER
         };
-        // Known names, the usual case, cost no allocation.
-        if !self.0.contains_key(name) {
-            self.0.insert(name.into(), Figures::default());
+        if !known {
+            self.0.entry(name.into()).or_default();
         }
-        #[expect(clippy::expect_used, reason = "inserted just above")]
+        #[expect(clippy::expect_used, reason = "inserted just above, if not known")]
         self.0.get_mut(name).expect("the name was inserted")
     }
 

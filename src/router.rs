@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use http::Method;
 
 /// What a path leads to.
@@ -51,7 +52,7 @@ struct Pattern {
 /// The patterns of a server, ready to be matched.
 #[derive(Debug, Default)]
 pub struct Router {
-    literal: HashMap<&'static str, Vec<(Method, usize)>>,
+    literal: HashMap<&'static str, Vec<(Method, usize)>, RandomState>,
     patterns: Vec<Pattern>,
 }
 

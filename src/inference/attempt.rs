@@ -15,6 +15,7 @@ use http::{HeaderMap, StatusCode};
 use super::plan::{Plan, Way};
 use super::{Work, count};
 use crate::app::Core;
+use crate::clock;
 use crate::config::Stall;
 use crate::protocol::Protocol;
 use crate::protocol::empty;
@@ -96,7 +97,7 @@ impl Start {
     fn of(stall: Stall) -> Option<Self> {
         let after = stall.first?;
         Some(Self {
-            by: Instant::now() + after,
+            by: clock::now() + after,
             after,
             bytes: stall.first_bytes,
         })
@@ -237,7 +238,7 @@ async fn spliced(
         }
         Form::Array => {
             Box::pin(open_array(&mut committed, body)).await?;
-            Some(Instant::now())
+            Some(clock::now())
         }
     };
     Ok(Answered {
@@ -364,7 +365,7 @@ async fn open_events(
     start: Option<Start>,
 ) -> Result<Option<Instant>, Box<Failure>> {
     let mut decoder = Decoder::new();
-    let mut silent = Instant::now() + SILENT_OPENING;
+    let mut silent = clock::now() + SILENT_OPENING;
     if let Some(start) = start {
         // Until then another target may still be asked.
         silent = silent.max(start.by);
@@ -397,7 +398,7 @@ async fn open_events(
             Opening::Failure(error) => return Err(answer_failure(error)),
             Opening::Content | Opening::End => {
                 committed.rest = Some(body);
-                return Ok(Some(Instant::now()));
+                return Ok(Some(clock::now()));
             }
             Opening::Wait => seen = true,
         }

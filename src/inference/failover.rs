@@ -6,7 +6,7 @@
 //! little.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::attempt::{Answered, Limits};
 use super::failure::{self, Refusal};
@@ -15,6 +15,7 @@ use super::translation::Source;
 use super::vision::Sight;
 use super::{Work, count, quirks, quota, state};
 use crate::app::Core;
+use crate::clock;
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
@@ -197,7 +198,7 @@ impl<'a> Round<'a> {
             }
             Err(NoPlan::Refuse(refusal)) => return Err(refusal),
         };
-        let now = self.core.app.switchboard.now(Instant::now());
+        let now = self.core.app.switchboard.now(clock::now());
         let begun = trial.map_or_else(
             || Trial::begin(&candidate.standing, candidate.rules, now),
             Ok,
@@ -310,7 +311,7 @@ impl<'a> Round<'a> {
         let reached = self.full.iter().filter_map(|(_, pass)| limit_of(pass));
         let switchboard = &self.core.app.switchboard;
         let look = |ticket| {
-            let now = switchboard.now(Instant::now());
+            let now = switchboard.now(clock::now());
             let mut reached = Vec::new();
             for (candidate, _) in &self.full {
                 let (standing, rules) = (&candidate.standing, candidate.rules);

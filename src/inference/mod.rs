@@ -21,7 +21,6 @@ mod vision;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -32,6 +31,8 @@ use crate::app::Core;
 use crate::auth;
 use crate::body::{self, Body, ReadError};
 use crate::capture::Question;
+use crate::clock;
+pub(crate) use crate::clock::wall_ms;
 use crate::config::ModelKind;
 use crate::exchange::{Arrival, Exchange};
 use crate::protocol::Protocol;
@@ -107,7 +108,7 @@ pub async fn serve(
     ask: Ask,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (now, wall_ms) = (Instant::now(), wall_ms());
+    let (now, wall_ms) = (clock::now(), wall_ms());
     let id = core.request_id(wall_ms);
     let protocol = ask.protocol;
     let (head, body) = request.into_parts();
@@ -278,7 +279,7 @@ fn resolve(core: &Arc<Core>, exchange: &mut Exchange, work: &Work) -> Result<Cho
     let asked = Asked {
         model: &work.model,
         protocol: work.ask.protocol,
-        now: switchboard.now(Instant::now()),
+        now: switchboard.now(clock::now()),
         explores: true,
         native_first: lite,
     };
@@ -412,14 +413,6 @@ fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
         .contains(&text.len())
         .then(|| HeaderValue::from_str(text).ok())
         .flatten()
-}
-
-/// Milliseconds since the epoch.
-pub(crate) fn wall_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl From<ReadError> for Refusal {

@@ -6,7 +6,7 @@
 //! before it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -17,6 +17,7 @@ use super::failover::{self, Choice};
 use super::{Ask, Refusal, Work, failure, wall_ms};
 use crate::app::Core;
 use crate::body::Body;
+use crate::clock;
 use crate::config::{Background, Config, Key, ModelKind, Secret, Selector};
 use crate::exchange::{Arrival, Exchange};
 use crate::protocol::{Protocol, peek};
@@ -121,7 +122,7 @@ pub(super) async fn put_to(
         address: None,
         client_id: None,
         wall_ms,
-        now: Instant::now(),
+        now: clock::now(),
     };
     let key = Arc::new(Key::unlimited("probe", Secret::new("")));
     let mut exchange = Exchange::new(Arc::clone(&core.books), config, arrival);
@@ -144,7 +145,7 @@ async fn answer(
     let asked = Asked {
         model: &name,
         protocol: question.ask.protocol,
-        now: switchboard.now(Instant::now()),
+        now: switchboard.now(clock::now()),
         explores: false,
         native_first: false,
     };

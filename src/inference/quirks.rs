@@ -2,7 +2,6 @@
 //! what was learned from refusals, and the learning itself.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -11,6 +10,7 @@ use super::attempt::{self, Answered, Limits};
 use super::plan::Plan;
 use crate::app::Core;
 use crate::capture::Sent;
+use crate::clock;
 use crate::config::Endpoint;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
@@ -69,7 +69,7 @@ impl Quirks<'_> {
             notes.refuse(endpoint.protocol)?;
         } else {
             let asked = asked(candidate, model.as_deref(), endpoint.protocol);
-            let fixes = self.learned.fixes(asked, Instant::now());
+            let fixes = self.learned.fixes(asked, clock::now());
             if let Some(fixed) = fixed(&fixes, endpoint.protocol, &frames, &mut notes) {
                 frames = fixed;
             }
@@ -116,7 +116,7 @@ pub(super) async fn attempt(
             Ok(mut answered) => {
                 let model = plan.model.as_deref();
                 let asked = asked(candidate, model, plan.protocol);
-                core.app.learned.helped(asked, &helped, Instant::now());
+                core.app.learned.helped(asked, &helped, clock::now());
                 answered.notes.extend(&plan.notes);
                 return Ok(answered);
             }

@@ -4,7 +4,6 @@
 //! It must not know how captures are kept or how the outcome is shown.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
@@ -14,6 +13,7 @@ use uuid::Uuid;
 use super::{Ask, answer_work, failure, peek, question, relay, wall_ms};
 use crate::app::Core;
 use crate::body::Body;
+use crate::clock;
 use crate::config::{Config, Key};
 use crate::exchange::{Arrival, Exchange};
 
@@ -60,7 +60,7 @@ pub async fn replay(core: &Arc<Core>, config: Arc<Config>, again: Again) -> Outc
         address: None,
         client_id: None,
         wall_ms,
-        now: Instant::now(),
+        now: clock::now(),
     };
     let mut exchange = Exchange::new(Arc::clone(&core.books), config, arrival);
     exchange.authenticated(&again.key, Some("replay".into()));

@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -24,6 +24,7 @@ use super::plan::{self, Planner};
 use super::translation::{self, Source};
 use super::{Ask, Refusal, Work, failure, wall_ms};
 use crate::app::Core;
+use crate::clock;
 use crate::config::{Alias, Config, Key};
 use crate::exchange::{Arrival, Exchange};
 use crate::protocol::ir::Source as Image;
@@ -377,7 +378,7 @@ impl Asker {
             address: None,
             client_id: Some(format!("desc-{}", self.request).into()),
             wall_ms,
-            now: Instant::now(),
+            now: clock::now(),
         };
         let config = Arc::clone(&self.config);
         let mut exchange = Exchange::new(Arc::clone(&core.books), config, arrival);
@@ -407,7 +408,7 @@ impl Asker {
         let asked = Asked {
             model: &self.describer,
             protocol: Protocol::Chat,
-            now: switchboard.now(Instant::now()),
+            now: switchboard.now(clock::now()),
             explores: true,
             native_first: false,
         };

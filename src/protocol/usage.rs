@@ -156,15 +156,17 @@ impl Tokens {
 /// schema may have a property of that name.
 #[must_use]
 pub fn decode(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
+    // Checked as a whole, which costs a parser less than checking name by name.
+    let object = std::str::from_utf8(object).ok()?;
     let mut tokens = buckets(protocol, object)?;
     // Few providers say it, and reading it costs a second look.
-    if memmem::find(object, b"cost").is_some() {
+    if memmem::find(object.as_bytes(), b"cost").is_some() {
         tokens.charge = charge(object);
     }
     Some(tokens)
 }
 
-fn buckets(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
+fn buckets(protocol: Protocol, object: &str) -> Option<Tokens> {
     match protocol {
         Protocol::Messages => messages(object),
         Protocol::Gemini => gemini(object),
@@ -198,8 +200,8 @@ const PARTS: [[&str; 2]; 4] = [
 /// The cost that a usage object tells: OpenRouter's and its kin's `cost` with
 /// `cost_details`, Perplexity's object `cost`, DeepInfra's `estimated_cost`, xAI's
 /// `cost_in_usd_ticks`.
-fn charge(object: &[u8]) -> Option<Charge> {
-    let usage: Value = serde_json::from_slice(object).ok()?;
+fn charge(object: &str) -> Option<Charge> {
+    let usage: Value = serde_json::from_str(object).ok()?;
     let amount = |value: &Value, unit: f64| Nanos::from_dollars(value.as_f64()? * unit);
     let told = CHARGES.iter().find_map(|(name, unit)| {
         let value = usage.get(name)?;
@@ -283,8 +285,8 @@ struct OutputDetails {
     image_tokens: Option<u64>,
 }
 
-fn chat(object: &[u8]) -> Option<Tokens> {
-    let usage: Chat = serde_json::from_slice(object).ok()?;
+fn chat(object: &str) -> Option<Tokens> {
+    let usage: Chat = serde_json::from_str(object).ok()?;
     let details = usage.prompt_tokens_details.unwrap_or_default();
     let read = details
         .cached_tokens
@@ -338,8 +340,8 @@ struct Responses {
     output_tokens_details: Option<OutputDetails>,
 }
 
-fn responses(object: &[u8]) -> Option<Tokens> {
-    let usage: Responses = serde_json::from_slice(object).ok()?;
+fn responses(object: &str) -> Option<Tokens> {
+    let usage: Responses = serde_json::from_str(object).ok()?;
     let details = usage.input_tokens_details.unwrap_or_default();
     let lifetimes = details.cache_write_tokens_details.unwrap_or_default();
     let (short, long) = (lifetimes.ttl_30m_tokens, lifetimes.ttl_12h_tokens);
@@ -394,8 +396,8 @@ struct CacheCreation {
     ephemeral_1h_input_tokens: Option<u64>,
 }
 
-fn messages(object: &[u8]) -> Option<Tokens> {
-    let usage: Messages = serde_json::from_slice(object).ok()?;
+fn messages(object: &str) -> Option<Tokens> {
+    let usage: Messages = serde_json::from_str(object).ok()?;
     if usage.input_tokens.is_none() && usage.output_tokens.is_none() {
         return None;
     }
@@ -464,8 +466,8 @@ impl Gemini {
     }
 }
 
-fn gemini(object: &[u8]) -> Option<Tokens> {
-    let usage: Gemini = serde_json::from_slice(object).ok()?;
+fn gemini(object: &str) -> Option<Tokens> {
+    let usage: Gemini = serde_json::from_str(object).ok()?;
     usage.tokens()
 }
 

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http_body::SizeHint;
 use tokio::time::Sleep;
 
+use crate::clock;
 use crate::config::Flow;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
@@ -165,7 +166,7 @@ impl RelayBody {
     /// Takes over an answer. The exchange is settled by this body from now on.
     #[must_use]
     pub fn new(answer: Committed, exchange: Exchange) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         let events = answer.form == Form::Events;
         let watch = |flow| Box::new(Watch::new(flow, events, now));
         let mut relay = Self {
@@ -279,7 +280,7 @@ impl RelayBody {
 
     /// Takes in a chunk; what is whole of it is ready to go at once.
     fn accept(&mut self, chunk: Bytes) {
-        self.heard = Instant::now();
+        self.heard = clock::now();
         if let Some(watch) = &mut self.watch {
             watch.see(&chunk, self.heard);
         }
@@ -323,7 +324,7 @@ impl RelayBody {
         if let Some(rounds) = &mut self.rounds
             && let Some(request) = self.framing.next_round()
         {
-            self.heard = Instant::now();
+            self.heard = clock::now();
             rounds.coming = Some(rounds.again.ask(request));
             return Ok(());
         }
@@ -423,6 +424,7 @@ impl RelayBody {
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
             std::task::ready!(timer.as_mut().poll(cx));
+            // Later than the turn began, or this would go round for ever.
             let now = Instant::now();
             if now >= dead {
                 let message = format!("the provider was silent for {} s", self.idle.as_secs_f32());

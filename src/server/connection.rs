@@ -30,7 +30,9 @@ use super::io::{Head, Io, Serving, Stream};
 use crate::alarm::Alarm;
 use crate::app::Core;
 use crate::body::Body;
+use crate::clock;
 use crate::config::{Limits, ServerSettings};
+use crate::gate::Gated;
 use crate::relay::Broken;
 use crate::routes::{self, Peer};
 
@@ -327,8 +329,9 @@ where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = std::pin::pin!(connection);
+    let gate = Gated::default();
     let mut told = false;
-    std::future::poll_fn(|cx| {
+    let mut turn = |cx: &mut Context<'_>| {
         if !told {
             told = match ticket.phase(cx) {
                 SERVING => false,
@@ -339,12 +342,13 @@ where
                 drain(connection.as_mut());
             }
         }
-        match connection.as_mut().poll(cx) {
+        // A request's body wakes the task that is at work on it, twice.
+        match gate.poll(cx, |cx| connection.as_mut().poll(cx)) {
             Poll::Ready(ended) => Poll::Ready(ended.map_err(BoxError::from)),
             Poll::Pending => idle.poll_limit(cx).map(Err),
         }
-    })
-    .await
+    };
+    std::future::poll_fn(|cx| clock::turn(|| turn(cx))).await
 }
 
 /// The limit on the time between two requests, and before the first.
@@ -375,7 +379,7 @@ impl Idle {
         };
         let due = match self.due {
             Some((due, before)) if before == served => due,
-            _ => Instant::now() + self.limit,
+            _ => Instant::from_std(clock::now()) + self.limit,
         };
         self.due = Some((due, served));
         self.alarm
@@ -466,7 +470,7 @@ impl Future for Served {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = ready!(self.answer.as_mut().poll(cx));
+        let mut response = ready!(clock::turn(|| self.answer.as_mut().poll(cx)));
         if self.last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
@@ -493,7 +497,7 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        clock::turn(|| Pin::new(&mut self.body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {

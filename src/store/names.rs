@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 /// Texts remembered at most. Clients choose some of them, so the memory is
@@ -13,7 +14,7 @@ const REMEMBERED: usize = 20_000;
 /// transaction are forgotten again if it is rolled back.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: HashMap<Box<str>, i64>,
+    known: HashMap<Box<str>, i64, RandomState>,
     uncertain: Vec<Box<str>>,
 }
 

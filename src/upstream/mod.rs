@@ -8,7 +8,6 @@
 mod body;
 mod connect;
 mod fetch;
-mod gate;
 mod learned;
 mod pool;
 mod request;

@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 
 use super::body::{RequestBody, UpstreamBody};
 use super::connect::Connector;
-use super::gate::Gate;
 use super::stream::{Heard, Stream};
+use crate::clock;
+use crate::gate::Gate;
 
 /// How long a connection may lie idle. Servers commonly close after 60 s or
 /// more; staying below keeps the race with their close rare.
@@ -112,6 +113,10 @@ impl H1 {
         cx: &mut Context<'_>,
         mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> (bool, Poll<T>) {
+        if self.gate.is_quiet(cx.waker()) {
+            // Nothing came since it was looked at the last time.
+            return (false, Poll::Pending);
+        }
         let mut quiet = Context::from_waker(Waker::noop());
         let mut gated = Context::from_waker(&self.waker);
         self.gate.close(cx.waker());
@@ -173,7 +178,7 @@ impl Home {
         if idle.len() < MOST_IDLE {
             idle.push(Idle {
                 connection,
-                since: Instant::now(),
+                since: clock::now(),
             });
         }
     }
@@ -183,7 +188,8 @@ impl Home {
         loop {
             let mut candidate = self.idle.lock().pop()?;
             // Looked at when it came back; nothing can be known since.
-            if candidate.since.elapsed() < JUST_NOW || candidate.connection.is_idle() {
+            let since = clock::now().saturating_duration_since(candidate.since);
+            if since < JUST_NOW || candidate.connection.is_idle() {
                 return Some(candidate.connection);
             }
         }

@@ -16,17 +16,13 @@ pub fn plain_string(value: &[u8]) -> Option<&str> {
 
 /// How much of a string is looked through eight bytes at a time before the search that is
 /// made for long ones: most strings of JSON are names and words.
-const SHORT: usize = 16;
+const SHORT: usize = 32;
 
 /// The first quotation mark or backslash at or behind an offset.
 pub(in crate::protocol) fn string_stop(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
-    while at < from + SHORT
-        && let Some(word) = bytes.get(at..at + 8)
-    {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(word);
-        let word = u64::from_le_bytes(eight);
+    for word in bytes.get(from..)?.as_chunks().0.iter().take(SHORT / 8) {
+        let word = u64::from_le_bytes(*word);
         let stops = zero_bytes(word ^ QUOTATION_MARKS) | zero_bytes(word ^ BACKSLASHES);
         if stops != 0 {
             return Some(at + (stops.trailing_zeros() / 8) as usize);
