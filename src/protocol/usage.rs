@@ -3,10 +3,10 @@
 //! vendors; a sum over these buckets counts every token once.
 
 use memchr::memmem;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Protocol;
+use super::json::Counts;
 use crate::money::{Cost, Nanos};
 
 /// Tokens in disjoint buckets; `None` is "not reported", which is not zero. What
@@ -156,17 +156,15 @@ impl Tokens {
 /// schema may have a property of that name.
 #[must_use]
 pub fn decode(protocol: Protocol, object: &[u8]) -> Option<Tokens> {
-    // Checked as a whole, which costs a parser less than checking name by name.
-    let object = std::str::from_utf8(object).ok()?;
-    let mut tokens = buckets(protocol, object)?;
+    let mut tokens = buckets(protocol, &Counts::of(object)?)?;
     // Few providers say it, and reading it costs a second look.
-    if memmem::find(object.as_bytes(), b"cost").is_some() {
+    if memmem::find(object, b"cost").is_some() {
         tokens.charge = charge(object);
     }
     Some(tokens)
 }
 
-fn buckets(protocol: Protocol, object: &str) -> Option<Tokens> {
+fn buckets(protocol: Protocol, object: &Counts<'_>) -> Option<Tokens> {
     match protocol {
         Protocol::Messages => messages(object),
         Protocol::Gemini => gemini(object),
@@ -200,8 +198,8 @@ const PARTS: [[&str; 2]; 4] = [
 /// The cost that a usage object tells: OpenRouter's and its kin's `cost` with
 /// `cost_details`, Perplexity's object `cost`, DeepInfra's `estimated_cost`, xAI's
 /// `cost_in_usd_ticks`.
-fn charge(object: &str) -> Option<Charge> {
-    let usage: Value = serde_json::from_str(object).ok()?;
+fn charge(object: &[u8]) -> Option<Charge> {
+    let usage: Value = serde_json::from_slice(object).ok()?;
     let amount = |value: &Value, unit: f64| Nanos::from_dollars(value.as_f64()? * unit);
     let told = CHARGES.iter().find_map(|(name, unit)| {
         let value = usage.get(name)?;
@@ -234,72 +232,21 @@ fn charge(object: &str) -> Option<Charge> {
     Some(Charge { total, parts })
 }
 
-#[derive(Deserialize)]
-struct Chat {
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: Option<u64>,
-    #[serde(default)]
-    total_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    completion_tokens_details: Option<OutputDetails>,
-    #[serde(default)]
-    prompt_cache_hit_tokens: Option<u64>,
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Deserialize, Debug, Default, PartialEq)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-    #[serde(default)]
-    audio_tokens: Option<u64>,
-    #[serde(default)]
-    image_tokens: Option<u64>,
-    #[serde(default)]
-    cache_write_tokens: Option<u64>,
-    #[serde(default)]
-    cache_write_tokens_details: Option<WriteDetails>,
-}
-
-#[derive(Deserialize, Debug, Default, PartialEq)]
-struct WriteDetails {
-    #[serde(default)]
-    ttl_30m_tokens: Option<u64>,
-    #[serde(default)]
-    ttl_12h_tokens: Option<u64>,
-}
-
-#[derive(Deserialize, Debug, Default, PartialEq)]
-struct OutputDetails {
-    #[serde(default)]
-    reasoning_tokens: Option<u64>,
-    #[serde(default)]
-    thinking_tokens: Option<u64>,
-    #[serde(default)]
-    audio_tokens: Option<u64>,
-    #[serde(default)]
-    image_tokens: Option<u64>,
-}
-
-fn chat(object: &str) -> Option<Tokens> {
-    let usage: Chat = serde_json::from_str(object).ok()?;
-    let details = usage.prompt_tokens_details.unwrap_or_default();
-    let read = details
-        .cached_tokens
-        .or(usage.prompt_cache_hit_tokens)
-        .or(usage.cached_tokens);
-    let write = details.cache_write_tokens;
-    let written = usage.completion_tokens_details.unwrap_or_default();
-    let reasoning = written.reasoning_tokens;
-    let output = usage.completion_tokens.map(|completion| {
+fn chat(object: &Counts<'_>) -> Option<Tokens> {
+    const READ: &str = "prompt_tokens_details";
+    const WRITTEN: &str = "completion_tokens_details";
+    let prompt = object.at("", "prompt_tokens")?;
+    let read = object
+        .at(READ, "cached_tokens")
+        .or_else(|| object.at("", "prompt_cache_hit_tokens"))
+        .or_else(|| object.at("", "cached_tokens"));
+    let write = object.at(READ, "cache_write_tokens");
+    let reasoning = object.at(WRITTEN, "reasoning_tokens");
+    let output = object.at("", "completion_tokens").map(|completion| {
         let counted = reasoning.unwrap_or(0);
         // Some servers count reasoning beside the completion, not in it.
         let outside =
-            counted > 0 && usage.total_tokens == sum([usage.prompt_tokens, completion, counted]);
+            counted > 0 && object.at("", "total_tokens") == sum([prompt, completion, counted]);
         if outside {
             completion
         } else {
@@ -308,8 +255,7 @@ fn chat(object: &str) -> Option<Tokens> {
     });
     Some(Tokens {
         input: Some(
-            usage
-                .prompt_tokens
+            prompt
                 .saturating_sub(read.unwrap_or(0))
                 .saturating_sub(write.unwrap_or(0)),
         ),
@@ -317,10 +263,10 @@ fn chat(object: &str) -> Option<Tokens> {
         cache_write_other: write,
         output,
         reasoning,
-        audio_input: details.audio_tokens,
-        image_input: details.image_tokens,
-        audio_output: written.audio_tokens,
-        image_output: written.image_tokens,
+        audio_input: object.at(READ, "audio_tokens"),
+        image_input: object.at(READ, "image_tokens"),
+        audio_output: object.at(WRITTEN, "audio_tokens"),
+        image_output: object.at(WRITTEN, "image_tokens"),
         ..Tokens::default()
     })
 }
@@ -329,113 +275,74 @@ fn sum(counts: [u64; 3]) -> Option<u64> {
     { counts }.into_iter().try_fold(0, u64::checked_add)
 }
 
-#[derive(Deserialize)]
-struct Responses {
-    input_tokens: u64,
-    #[serde(default)]
-    output_tokens: Option<u64>,
-    #[serde(default)]
-    input_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    output_tokens_details: Option<OutputDetails>,
-}
-
-fn responses(object: &str) -> Option<Tokens> {
-    let usage: Responses = serde_json::from_str(object).ok()?;
-    let details = usage.input_tokens_details.unwrap_or_default();
-    let lifetimes = details.cache_write_tokens_details.unwrap_or_default();
-    let (short, long) = (lifetimes.ttl_30m_tokens, lifetimes.ttl_12h_tokens);
-    let written = details.cache_write_tokens;
+fn responses(object: &Counts<'_>) -> Option<Tokens> {
+    const READ: &str = "input_tokens_details";
+    const LIFETIMES: &str = "cache_write_tokens_details";
+    const WRITTEN: &str = "output_tokens_details";
+    let input = object.at("", "input_tokens")?;
+    let short = object.at(LIFETIMES, "ttl_30m_tokens");
+    let long = object.at(LIFETIMES, "ttl_12h_tokens");
+    let written = object.at(READ, "cache_write_tokens");
     let split = short.unwrap_or(0).saturating_add(long.unwrap_or(0));
     let other = written
         .map(|written| written.saturating_sub(split))
         .filter(|rest| *rest > 0 || split == 0);
-    let spoken = usage.output_tokens_details.unwrap_or_default();
-    let reasoning = spoken.reasoning_tokens;
-    let cached = details.cached_tokens.unwrap_or(0);
-    let cached = cached.saturating_add(written.unwrap_or(split));
+    let reasoning = object.at(WRITTEN, "reasoning_tokens");
+    let read = object.at(READ, "cached_tokens");
+    let cached = read.unwrap_or(0).saturating_add(written.unwrap_or(split));
     Some(Tokens {
-        input: Some(usage.input_tokens.saturating_sub(cached)),
-        cache_read: details.cached_tokens,
+        input: Some(input.saturating_sub(cached)),
+        cache_read: read,
         cache_write_short: short,
         cache_write_long: long,
         cache_write_other: other,
-        output: usage
-            .output_tokens
+        output: object
+            .at("", "output_tokens")
             .map(|output| output.saturating_sub(reasoning.unwrap_or(0))),
         reasoning,
-        audio_input: details.audio_tokens,
-        image_input: details.image_tokens,
-        audio_output: spoken.audio_tokens,
-        image_output: spoken.image_tokens,
+        audio_input: object.at(READ, "audio_tokens"),
+        image_input: object.at(READ, "image_tokens"),
+        audio_output: object.at(WRITTEN, "audio_tokens"),
+        image_output: object.at(WRITTEN, "image_tokens"),
         ..Tokens::default()
     })
 }
 
-#[derive(Deserialize)]
-struct Messages {
-    #[serde(default)]
-    input_tokens: Option<u64>,
-    #[serde(default)]
-    output_tokens: Option<u64>,
-    #[serde(default)]
-    cache_read_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default)]
-    cache_creation: Option<CacheCreation>,
-    #[serde(default)]
-    output_tokens_details: Option<OutputDetails>,
-}
-
-#[derive(Deserialize, Default)]
-struct CacheCreation {
-    #[serde(default)]
-    ephemeral_5m_input_tokens: Option<u64>,
-    #[serde(default)]
-    ephemeral_1h_input_tokens: Option<u64>,
-}
-
-fn messages(object: &str) -> Option<Tokens> {
-    let usage: Messages = serde_json::from_str(object).ok()?;
-    if usage.input_tokens.is_none() && usage.output_tokens.is_none() {
-        return None;
-    }
-    let written = usage.cache_creation_input_tokens;
-    let (short, long, other) = match usage.cache_creation {
-        Some(split) => {
-            let (short, long) = (
-                split.ephemeral_5m_input_tokens,
-                split.ephemeral_1h_input_tokens,
-            );
+fn messages(object: &Counts<'_>) -> Option<Tokens> {
+    const SPLIT: &str = "cache_creation";
+    let input = object.at("", "input_tokens");
+    let output = object.at("", "output_tokens");
+    input.or(output)?;
+    let written = object.at("", "cache_creation_input_tokens");
+    let split = [
+        object.at(SPLIT, "ephemeral_5m_input_tokens"),
+        object.at(SPLIT, "ephemeral_1h_input_tokens"),
+    ];
+    let (short, long, other) = match split {
+        [None, None] => (written, None, None),
+        [short, long] => {
             let known = short.unwrap_or(0).saturating_add(long.unwrap_or(0));
             let rest = written
                 .map(|written| written.saturating_sub(known))
                 .filter(|rest| *rest > 0);
             (short, long, rest)
         }
-        None => (written, None, None),
     };
-    let thinking = usage
-        .output_tokens_details
-        .and_then(|details| details.thinking_tokens);
+    let thinking = object.at("output_tokens_details", "thinking_tokens");
     Some(Tokens {
-        input: usage.input_tokens,
-        cache_read: usage.cache_read_input_tokens,
+        input,
+        cache_read: object.at("", "cache_read_input_tokens"),
         cache_write_short: short,
         cache_write_long: long,
         cache_write_other: other,
-        output: usage
-            .output_tokens
-            .map(|output| output.saturating_sub(thinking.unwrap_or(0))),
+        output: output.map(|output| output.saturating_sub(thinking.unwrap_or(0))),
         reasoning: thinking,
         ..Tokens::default()
     })
 }
 
 /// The counts of Gemini's `usageMetadata`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(in crate::protocol) struct Gemini {
     pub(in crate::protocol) prompt_token_count: Option<u64>,
     pub(in crate::protocol) candidates_token_count: Option<u64>,
@@ -466,8 +373,15 @@ impl Gemini {
     }
 }
 
-fn gemini(object: &str) -> Option<Tokens> {
-    let usage: Gemini = serde_json::from_str(object).ok()?;
+fn gemini(object: &Counts<'_>) -> Option<Tokens> {
+    let usage = Gemini {
+        prompt_token_count: object.at("", "promptTokenCount"),
+        candidates_token_count: object.at("", "candidatesTokenCount"),
+        total_token_count: object.at("", "totalTokenCount"),
+        cached_content_token_count: object.at("", "cachedContentTokenCount"),
+        thoughts_token_count: object.at("", "thoughtsTokenCount"),
+        tool_use_prompt_token_count: object.at("", "toolUsePromptTokenCount"),
+    };
     usage.tokens()
 }
 

@@ -6,6 +6,7 @@
 //! escapes, digits and key order included ([`text`]), and are written by pushing
 //! bytes ([`mod@write`]).
 
+mod counts;
 mod finder;
 mod string;
 pub mod tape;
@@ -13,6 +14,7 @@ pub mod text;
 mod walk;
 pub mod write;
 
+pub(in crate::protocol) use counts::Counts;
 pub use finder::finder;
 pub use string::plain_string;
 pub(in crate::protocol) use string::string_stop;
