@@ -21,7 +21,7 @@ pub fn json_schemas() -> Map<String, Value> {
         // Shown with its name, and taken with it.
         match name {
             "alias" => whole["properties"]["slug"] = json!({ "type": "string" }),
-            "key" => whole["properties"]["name"] = json!({ "type": "string" }),
+            "key" | "userQuota" => whole["properties"]["name"] = json!({ "type": "string" }),
             _ => {}
         }
         let mut patch = whole.clone();

@@ -25,12 +25,40 @@ pub(super) struct Described {
 
 /// A query parameter.
 #[derive(Debug)]
-pub(super) struct Parameter(&'static str, Schema, &'static str);
+pub(super) struct Parameter {
+    name: &'static str,
+    schema: Schema,
+    description: &'static str,
+    /// One that can be sent, where it can't be left out.
+    needed: Option<&'static str>,
+}
+
+const fn parameter(name: &'static str, schema: Schema, description: &'static str) -> Parameter {
+    Parameter {
+        name,
+        schema,
+        description,
+        needed: None,
+    }
+}
 
 impl Parameter {
+    /// It can't be left out; with an example.
+    const fn needed(mut self, example: &'static str) -> Self {
+        self.needed = Some(example);
+        self
+    }
+
     pub(super) fn to_json(&self) -> Value {
-        let Self(name, schema, description) = self;
-        json!({ "name": name, "in": "query", "description": description, "schema": schema.to_json() })
+        let mut shown = json!({
+            "name": self.name, "in": "query", "description": self.description,
+            "schema": self.schema.to_json(),
+        });
+        if let Some(example) = self.needed {
+            shown["required"] = true.into();
+            shown["example"] = example.into();
+        }
+        shown
     }
 }
 
@@ -144,11 +172,16 @@ impl Described {
     }
 }
 
+const OWN: &[Parameter] = &[parameter(
+    "keyName",
+    Text,
+    "Whose, for the administrator, who has to say it.",
+)];
 const SUCCESS: Schema = Fields(&[field("success", True)]);
-const LIMIT: Parameter = Parameter("limit", Whole, "Entries of a page.");
-const OFFSET: Parameter = Parameter("offset", Whole, "Entries to pass over.");
+const LIMIT: Parameter = parameter("limit", Whole, "Entries of a page.");
+const OFFSET: Parameter = parameter("offset", Whole, "Entries to pass over.");
 const PAGE: &[Parameter] = &[LIMIT, OFFSET];
-const REDACT: &[Parameter] = &[Parameter("redact", Flag, "Whether secrets are left out.")];
+const REDACT: &[Parameter] = &[parameter("redact", Flag, "Whether secrets are left out.")];
 const TEXTS: Schema = List(&Text);
 
 /// A page of entries.
@@ -178,6 +211,11 @@ const CAPTURES: Schema = page!(Fields(&[
     field("responseStatus", Null(&Whole)),
 ]));
 const LINES: Schema = page!(Named("LogLine"));
+const QUOTA_WRITTEN: Schema = Fields(&[
+    field("success", True),
+    field("name", Text),
+    field("quota", Named("userQuota")),
+]);
 const NAMED_KEY: Schema = Fields(&[field("success", True), field("name", Text)]);
 const SLUGGED: Schema = Fields(&[field("success", True), field("slug", Text)]);
 
@@ -270,7 +308,7 @@ pub(super) static DESCRIBED: &[Described] = &[
         "Remove a provider.",
         Fields(&[field("success", True), field("provider", Text)]),
     )
-    .query(&[Parameter(
+    .query(&[parameter(
         "cascade",
         Flag,
         "Whether the targets that name it go with it.",
@@ -329,14 +367,14 @@ pub(super) static DESCRIBED: &[Described] = &[
     )
     .body(
         Named("key.new"),
-        r#"{"secret":"sk-described","comment":"an example","expiresInMinutes":60}"#,
+        r#"{"secret":"sk-described","comment":"an example","quotas":["described"],"expiresInMinutes":60}"#,
     ),
     patch(
         "/v0/management/keys/{slug..}",
         "Change some fields of a key.",
         NAMED_KEY,
     )
-    .body(Named("key.patch"), r#"{"comment":"changed"}"#),
+    .body(Named("key.patch"), r#"{"comment":"changed","quotas":[]}"#),
     delete(
         "/v0/management/keys/{slug..}",
         "Remove a key; its rows stay.",
@@ -362,41 +400,41 @@ pub(super) static DESCRIBED: &[Described] = &[
     .query(&[
         LIMIT,
         OFFSET,
-        Parameter(
+        parameter(
             "fields",
             Text,
             "Names of the fields that are wanted, with commas between them.",
         ),
-        Parameter(
+        parameter(
             "sortBy",
             Text,
             "date, apiKey, provider, incomingModelAlias, costTotal or durationMs.",
         ),
-        Parameter("sortDir", Word(&["asc", "desc"]), "Which comes first."),
-        Parameter("apiKey", Text, "Part of the key's name."),
-        Parameter("provider", Text, "Part of the provider's name."),
-        Parameter(
+        parameter("sortDir", Word(&["asc", "desc"]), "Which comes first."),
+        parameter("apiKey", Text, "Part of the key's name."),
+        parameter("provider", Text, "Part of the provider's name."),
+        parameter(
             "incomingModelAlias",
             Text,
             "Part of the name that the client gave.",
         ),
-        Parameter("selectedModelName", Text, "Part of the model's name."),
-        Parameter("requestId", Text, "The request's id."),
-        Parameter("clientRequestId", Text, "The client's id for it."),
-        Parameter("incomingApiType", Text, "What the client spoke."),
-        Parameter("outgoingApiType", Text, "What was spoken to the provider."),
-        Parameter("responseStatus", Text, "How it ended."),
-        Parameter("attribution", Text, "What stood behind the key's colon."),
-        Parameter("startDate", Text, "From that date or time on."),
-        Parameter("endDate", Text, "Up to that date or time."),
-        Parameter(
+        parameter("selectedModelName", Text, "Part of the model's name."),
+        parameter("requestId", Text, "The request's id."),
+        parameter("clientRequestId", Text, "The client's id for it."),
+        parameter("incomingApiType", Text, "What the client spoke."),
+        parameter("outgoingApiType", Text, "What was spoken to the provider."),
+        parameter("responseStatus", Text, "How it ended."),
+        parameter("attribution", Text, "What stood behind the key's colon."),
+        parameter("startDate", Text, "From that date or time on."),
+        parameter("endDate", Text, "Up to that date or time."),
+        parameter(
             "minDurationMs",
             Number,
             "At least so long, in milliseconds.",
         ),
-        Parameter("maxDurationMs", Number, "At most so long, in milliseconds."),
+        parameter("maxDurationMs", Number, "At most so long, in milliseconds."),
     ]),
-    delete("/v0/management/usage", "Delete records.", SUCCESS).query(&[Parameter(
+    delete("/v0/management/usage", "Delete records.", SUCCESS).query(&[parameter(
         "olderThanDays",
         Whole,
         "Only those of requests that began before that.",
@@ -489,7 +527,7 @@ pub(super) static DESCRIBED: &[Described] = &[
             field("enabledGlobal", Flag),
         ]),
     )
-    .query(&[Parameter("keyName", Text, "Whose, for the administrator.")])
+    .query(OWN)
     .body(ENABLED, r#"{"enabled":true}"#),
     get(
         "/v0/management/config/capture-trace-on-error",
@@ -553,7 +591,7 @@ pub(super) static DESCRIBED: &[Described] = &[
         "End the rests of a provider, or of its models.",
         SUCCESS,
     )
-    .query(&[Parameter(
+    .query(&[parameter(
         "model",
         Text,
         "Only of models whose names begin like that.",
@@ -583,7 +621,7 @@ pub(super) static DESCRIBED: &[Described] = &[
             field("keys", List(&Any)),
         ]),
     )
-    .query(&[Parameter("mode", Word(&["live"]), "What is shown.")]),
+    .query(&[parameter("mode", Word(&["live"]), "What is shown.")]),
     post(
         "/v0/management/route/explain",
         "Where a request would go, and why; nothing is sent.",
@@ -766,12 +804,206 @@ pub(super) static DESCRIBED: &[Described] = &[
     )
     .body(MapOf(&Any), r#"{"enabled":true}"#),
     get("/v0/management/backup", "Everything, secrets in clear: the configuration, or with `full` an archive.", Any)
-        .query(&[Parameter("full", Flag, "Whether rows come with it, as application/gzip.")]).or_of_type("application/gzip"),
+        .query(&[parameter("full", Flag, "Whether rows come with it, as application/gzip.")]).or_of_type("application/gzip"),
     post("/v0/management/restore", "Put a backup in the place of what is there.", Fields(&[
         field("success", True), field("restored", MapOf(&Whole)), field("message", Text), maybe("notKept", Any),
     ])).body(Any, r#"{"plexus_backup":true,"version":1,"created_at":"2026-01-31T12:00:00Z","dialect":"sqlite","data":{"providers":{},"models":{},"keys":{},"user_quotas":{},"mcp_servers":{},"mcp_keys":[],"settings":{},"oauth_credentials":[]}}"#),
     post("/v0/management/restart", "Hand the sockets to a new process.", TOLD),
     post("/v0/management/cache/vision-descriptor/clear", "Forget how images were described.", TOLD),
+    get(
+        "/v0/management/usage/summary",
+        "What requests add up to over a stretch of time.",
+        Named("Summary"),
+    )
+    .query(&[
+        parameter(
+            "range",
+            Word(&["hour", "day", "week", "month", "custom"]),
+            "The stretch, up to now; a day if it isn't said.",
+        ),
+        parameter("startDate", Text, "Where a custom range begins."),
+        parameter("endDate", Text, "Where a custom range ends."),
+        parameter(
+            "groupBy",
+            Text,
+            "key, attribution, provider, alias or model, or several with commas between them: totals of each.",
+        ),
+        parameter("apiKey", Text, "Part of the key's name."),
+        parameter("provider", Text, "Part of the provider's name."),
+        parameter(
+            "incomingModelAlias",
+            Text,
+            "Part of the name that the client gave.",
+        ),
+        parameter("attribution", Text, "What stood behind the key's colon."),
+    ]),
+    get(
+        "/v0/management/performance",
+        "How targets did lately, the fastest first.",
+        List(&Named("Performance")),
+    )
+    .query(&[
+        parameter("provider", Text, "Only of that provider."),
+        parameter("model", Text, "Only of that model."),
+    ]),
+    delete(
+        "/v0/management/performance",
+        "Forget how a model did, at all providers.",
+        Fields(&[field("success", True), field("model", Text)]),
+    )
+    .query(&[parameter("model", Text, "Which one.").needed("m")]),
+    get(
+        "/v0/management/events",
+        "Requests as they begin, go on and end.",
+        Text,
+    )
+    .of_type("text/event-stream"),
+    delete(
+        "/v0/management/logs/reset",
+        "Delete all records, errors and captures.",
+        TOLD,
+    ),
+    get(
+        "/v0/management/user-quotas",
+        "All quotas, by name.",
+        MapOf(&Named("userQuota")),
+    ),
+    get(
+        "/v0/management/user-quotas/{slug}",
+        "One quota.",
+        Named("userQuota"),
+    ),
+    put(
+        "/v0/management/user-quotas/{slug}",
+        "Make or replace a quota.",
+        QUOTA_WRITTEN,
+    )
+    .body(
+        Named("userQuota"),
+        r#"{"type":"daily","limitType":"requests","limit":1000,"warnAt":0.9}"#,
+    ),
+    patch(
+        "/v0/management/user-quotas/{slug}",
+        "Change some fields of a quota.",
+        QUOTA_WRITTEN,
+    )
+    .body(Named("userQuota.patch"), r#"{"limit":2000}"#),
+    delete(
+        "/v0/management/user-quotas/{slug}",
+        "Remove a quota that no key has any more.",
+        Fields(&[
+            field("success", True),
+            field("name", Text),
+            field("message", Text),
+        ]),
+    ),
+    get(
+        "/v0/management/quota/status/{slug..}",
+        "What a key used of its quotas.",
+        Fields(&[
+            field("key", Text),
+            field("quotas", List(&Named("QuotaStatus"))),
+            field("quota_name", Null(&Text)),
+            field("allowed", Flag),
+            field("current_usage", Number),
+            field("limit", Null(&Number)),
+            field("remaining", Null(&Number)),
+            field("resets_at", Null(&Text)),
+        ]),
+    ),
+    post(
+        "/v0/management/quota/clear",
+        "Let a key begin anew with its quotas, or with one of them.",
+        Fields(&[
+            field("success", True),
+            field("key", Text),
+            field("quota", Null(&Text)),
+            field("message", Text),
+        ]),
+    )
+    .body(
+        Fields(&[field("key", Text), maybe("quota", Null(&Text))]),
+        r#"{"key":"described"}"#,
+    ),
+    post(
+        "/v0/management/quota/recompute",
+        "Count what a key used of a quota again, from its records.",
+        Fields(&[
+            field("success", True),
+            field("key", Text),
+            field("quota", Text),
+            field("usage", Number),
+            field("windowStartMs", Whole),
+            field("message", Text),
+        ]),
+    )
+    .body(
+        Fields(&[field("key", Text), field("quota", Text)]),
+        r#"{"key":"described","quota":"described"}"#,
+    ),
+    get(
+        "/v0/management/self/me",
+        "Who I am, and what my key may do.",
+        Either(&[
+            Fields(&[field("role", Word(&["admin"]))]),
+            Named("OwnKey"),
+        ]),
+    ),
+    post(
+        "/v0/management/self/rotate",
+        "Give a key a new secret; the old one is refused at once.",
+        Fields(&[
+            field("keyName", Text),
+            field("secret", Text),
+            field("message", Text),
+        ]),
+    )
+    .query(OWN),
+    patch(
+        "/v0/management/self/comment",
+        "Change what is said of a key; null takes it away.",
+        Fields(&[
+            field("success", True),
+            field("keyName", Text),
+            field("comment", Null(&Text)),
+        ]),
+    )
+    .query(OWN)
+    .body(
+        Fields(&[field("comment", Null(&Text))]),
+        r#"{"comment":"of the team"}"#,
+    ),
+    get(
+        "/v0/management/self/quota",
+        "How a key's quotas stand.",
+        Fields(&[
+            field("key", Text),
+            field("quotas", List(&Named("QuotaStatus"))),
+            field("quotaName", Null(&Text)),
+            field("allowed", Flag),
+            field("currentUsage", Number),
+            field("limit", Null(&Number)),
+            field("remaining", Null(&Number)),
+            field("resetsAt", Null(&Text)),
+            field("limitType", Null(&Text)),
+        ]),
+    )
+    .query(OWN),
+    post(
+        "/v0/management/models/metadata/refresh",
+        "Fetch the catalogues of models now.",
+        Fields(&[
+            field("success", Flag),
+            field(
+                "sources",
+                MapOf(&Fields(&[
+                    field("success", Flag),
+                    field("models", Null(&Whole)),
+                    maybe("error", Text),
+                ])),
+            ),
+        ]),
+    ),
     get("/v0/openapi.json", "This document.", Any),
     get("/.well-known/plexus/openapi.json", "This document.", Any),
 ];
@@ -796,6 +1028,7 @@ pub(super) static NAMED: &[(&str, Schema)] = &[
             maybe("success", Flag),
             maybe("details", Any),
             maybe("difference", Any),
+            maybe("reason", Text),
             maybe("supportedLevels", TEXTS),
         ]),
     ),
@@ -833,6 +1066,131 @@ pub(super) static NAMED: &[(&str, Schema)] = &[
             field("quotaNames", TEXTS),
             field("quotaName", Null(&Text)),
             field("comment", Null(&Text)),
+        ]),
+    ),
+    (
+        "OwnKey",
+        Fields(&[
+            field("role", Word(&["limited"])),
+            field("keyName", Text),
+            field("allowedProviders", TEXTS),
+            field("allowedModels", TEXTS),
+            field("excludedProviders", TEXTS),
+            field("excludedModels", TEXTS),
+            field("quotaNames", TEXTS),
+            field("quotaName", Null(&Text)),
+            field("comment", Null(&Text)),
+            field("allowRawPassthrough", Flag),
+            field("traceEnabled", Flag),
+            field("traceEnabledGlobal", Flag),
+        ]),
+    ),
+    (
+        "QuotaStatus",
+        Fields(&[
+            field("name", Text),
+            field("limitType", Word(&["requests", "tokens", "cost"])),
+            field("limit", Number),
+            field("currentUsage", Number),
+            field("reserved", Number),
+            field("remaining", Number),
+            field("allowed", Flag),
+            field("resetsAt", Null(&Text)),
+            field("global", Flag),
+            field("scope", MapOf(&TEXTS)),
+            field("shared", Flag),
+            maybe("warnAt", Number),
+            field("source", Word(&["assigned", "default"])),
+        ]),
+    ),
+    (
+        "Performance",
+        Fields(&[
+            field("provider", Text),
+            field("model", Text),
+            field("target_model", Text),
+            field("avg_ttft_ms", Number),
+            field("min_ttft_ms", Number),
+            field("max_ttft_ms", Number),
+            field("avg_tokens_per_sec", Number),
+            field("min_tokens_per_sec", Number),
+            field("max_tokens_per_sec", Number),
+            field("avg_e2e_tokens_per_sec", Number),
+            field("min_e2e_tokens_per_sec", Number),
+            field("max_e2e_tokens_per_sec", Number),
+            field("sample_count", Whole),
+            field("success_count", Whole),
+            field("failure_count", Whole),
+            field("last_updated", Whole),
+        ]),
+    ),
+    (
+        "Summary",
+        Fields(&[
+            field("range", Text),
+            field(
+                "series",
+                List(&Fields(&[
+                    field("bucketStartMs", Whole),
+                    field("requests", Whole),
+                    field("inputTokens", Whole),
+                    field("outputTokens", Whole),
+                    field("cachedTokens", Whole),
+                    field("cacheWriteTokens", Whole),
+                    field("kwhUsed", Number),
+                    field("tokens", Whole),
+                    field("reasoningTokens", Whole),
+                    field("errors", Whole),
+                    field("totalCost", Number),
+                ])),
+            ),
+            field(
+                "stats",
+                Fields(&[
+                    field("totalRequests", Whole),
+                    field("totalTokens", Whole),
+                    field("totalKwhUsed", Number),
+                    field("avgDurationMs", Number),
+                    field("totalDurationMs", Number),
+                    field("totalErrors", Whole),
+                    field("totalCost", Number),
+                    field("avgTtftMs", Number),
+                ]),
+            ),
+            field(
+                "today",
+                Fields(&[
+                    field("requests", Whole),
+                    field("inputTokens", Whole),
+                    field("outputTokens", Whole),
+                    field("reasoningTokens", Whole),
+                    field("cachedTokens", Whole),
+                    field("cacheWriteTokens", Whole),
+                    field("kwhUsed", Number),
+                    field("totalCost", Number),
+                ]),
+            ),
+            field("startMs", Whole),
+            field("endMs", Whole),
+            field("bucketMs", Whole),
+            maybe("groups", MapOf(&List(&Named("SummaryGroup")))),
+        ]),
+    ),
+    (
+        "SummaryGroup",
+        Fields(&[
+            field("name", Null(&Text)),
+            field("requests", Whole),
+            field("errors", Whole),
+            field("inputTokens", Whole),
+            field("outputTokens", Whole),
+            field("reasoningTokens", Whole),
+            field("cachedTokens", Whole),
+            field("cacheWriteTokens", Whole),
+            field("tokens", Whole),
+            field("totalCost", Number),
+            field("avgDurationMs", Number),
+            field("avgTtftMs", Number),
         ]),
     ),
     (
