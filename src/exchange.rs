@@ -120,6 +120,26 @@ impl AttemptResult {
     }
 }
 
+/// How far an answer is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// GRACE_PERIOD, MONITORING or THROUGHPUT_STALLED.
+    pub state: &'static str,
+    /// All that came from the provider.
+    pub received: Said,
+    /// Of that what is output: no heartbeats, comments and framing.
+    pub output: Said,
+}
+
+/// An amount, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Said {
+    /// Bytes since the answer began.
+    pub bytes: Option<u64>,
+    /// Bytes in a second, lately.
+    pub per_second: Option<f64>,
+}
+
 /// The one mutable record of a request. See the module's text.
 #[derive(Debug)]
 pub struct Exchange {
@@ -475,21 +495,18 @@ impl Exchange {
         }
     }
 
-    /// So much of the answer has come, and so much of it since then. For
-    /// whoever listens, about once a second.
-    pub fn progressed(&self, bytes: u64, lately: u64, since: Instant, now: Instant) {
+    /// So far the answer is. For whoever listens, about once a second.
+    pub fn progressed(&self, progress: &Progress) {
         let Some(row) = &self.row else { return };
-        let speed = |bytes: u64| {
-            let seconds = now.saturating_duration_since(since).as_secs_f64();
-            (bytes as f64 / seconds).round()
-        };
         let at_ms = row.start_ms + elapsed_ms(self.started);
         self.feed().tell(Kind::Progress, at_ms, || {
             let data = json!({
                 "requestId": row.request_id.to_string(), "apiKey": row.key,
-                "isStreamed": row.streamed, "state": "MONITORING",
-                "bytesReceived": bytes, "bytesPerSec": speed(lately),
-                "semanticBytesReceived": null, "semanticBytesPerSec": null,
+                "isStreamed": row.streamed, "state": progress.state,
+                "bytesReceived": progress.received.bytes,
+                "bytesPerSec": progress.received.per_second,
+                "semanticBytesReceived": progress.output.bytes,
+                "semanticBytesPerSec": progress.output.per_second,
                 "elapsedMs": elapsed_ms(self.started),
             });
             Some(event(Kind::Progress, at_ms, row, &data))

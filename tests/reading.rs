@@ -324,9 +324,43 @@ fn a_stream_under_way_tells_how_far_it_is() {
     let mut feed = listen(&gateway, ADMIN);
     let mut answer = gateway.speak(Dialect::Chat, "direct/chat/m+chunks=40+gap=50", true);
     let reader = std::thread::spawn(move || answer.rest());
-    let heard = feed.read_until("\"bytesPerSec\"");
-    assert!(heard.contains("event: progress"), "{heard}");
+    let told = progress(&mut feed);
+    assert_eq!(told["state"], "MONITORING");
+    let bytes = |name: &str| told[name].as_f64().unwrap();
+    // Frames are more than what they hold.
+    assert!(bytes("semanticBytesReceived") > 0.0, "{told}");
+    assert!(
+        bytes("semanticBytesReceived") < bytes("bytesReceived"),
+        "{told}"
+    );
+    assert!(
+        bytes("semanticBytesPerSec") < bytes("bytesPerSec"),
+        "{told}"
+    );
     reader.join().unwrap();
+}
+
+#[test]
+fn a_silent_stream_tells_that_it_is_in_its_time_of_grace() {
+    let gateway = Gateway::with(&format!(
+        "{FILE}stall: {{ minBytesPerSecond: 50, windowSeconds: 3, gracePeriodSeconds: 60 }}\n"
+    ));
+    let mut feed = listen(&gateway, ADMIN);
+    let mut answer = gateway.speak(Dialect::Chat, "direct/chat/m+chunks=2+gap=4000", true);
+    let reader = std::thread::spawn(move || answer.rest());
+    let told = progress(&mut feed);
+    assert_eq!(told["state"], "GRACE_PERIOD");
+    assert_eq!(told["bytesPerSec"], 0.0);
+    assert_eq!(told["semanticBytesPerSec"], 0.0);
+    reader.join().unwrap();
+}
+
+/// The data of the next event that tells how far a stream is.
+fn progress(feed: &mut Stream) -> Value {
+    let heard = feed.read_until("\"elapsedMs\"");
+    let data = heard.rsplit("event: progress\n").next().unwrap();
+    let data = data.split("data: ").nth(1).unwrap();
+    serde_json::from_str(data.split('\n').next().unwrap()).unwrap()
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! the exchange; dropping the body settles it as left by the client.
 
 mod framing;
+mod progress;
 mod watch;
 
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ use crate::protocol::translator::Translator;
 use crate::store::row::Status;
 use crate::upstream::UpstreamBody;
 use framing::Framing;
+use progress::Sight;
 use watch::Watch;
 
 /// Ends a client's connection without an end of the message, which is how a
@@ -151,15 +153,10 @@ pub struct RelayBody {
     watch: Option<Box<Watch>>,
     exchange: Exchange,
     ended: bool,
-    received: Received,
-}
-
-/// Bytes that came, and what was told of them.
-#[derive(Debug)]
-struct Received {
-    bytes: u64,
-    told: u64,
-    told_at: Instant,
+    /// Bytes that came.
+    received: u64,
+    /// While somebody listens.
+    sight: Option<Box<Sight>>,
 }
 
 impl RelayBody {
@@ -190,17 +187,11 @@ impl RelayBody {
             watch: answer.flow.map(watch),
             exchange,
             ended: false,
-            received: Received {
-                bytes: answer.opening.iter().map(|chunk| chunk.len() as u64).sum(),
-                told: 0,
-                told_at: now,
-            },
+            received: 0,
+            sight: None,
         };
         for chunk in answer.opening {
-            relay.exchange.heard(&chunk);
-            relay
-                .framing
-                .push(chunk, &mut relay.meter, &mut relay.ready);
+            relay.take(chunk);
         }
         if relay.rest.is_none() {
             relay.framing.finish(&mut relay.meter, &mut relay.ready);
@@ -284,12 +275,7 @@ impl RelayBody {
         if let Some(watch) = &mut self.watch {
             watch.see(&chunk, self.heard);
         }
-        self.exchange.heard(&chunk);
-        self.received.bytes += chunk.len() as u64;
-        if self.exchange.feed().is_heard() {
-            self.tell_progress();
-        }
-        self.framing.push(chunk, &mut self.meter, &mut self.ready);
+        self.take(chunk);
         if self.framing.is_stopped() {
             // The answer is cut where the client wanted; the provider may stop.
             self.rest = None;
@@ -301,19 +287,41 @@ impl RelayBody {
         }
     }
 
-    /// Tells whoever listens how far the answer is, once a second.
-    fn tell_progress(&mut self) {
-        const EVERY: Duration = Duration::from_secs(1);
-        let Received {
-            bytes,
-            told,
-            told_at,
-        } = self.received;
-        if self.heard.saturating_duration_since(told_at) >= EVERY {
-            self.exchange
-                .progressed(bytes, bytes - told, told_at, self.heard);
-            self.received.told = bytes;
-            self.received.told_at = self.heard;
+    /// Puts a chunk on its way.
+    fn take(&mut self, chunk: Bytes) {
+        self.exchange.heard(&chunk);
+        let before = self.received;
+        self.received += chunk.len() as u64;
+        if self.exchange.feed().is_heard() {
+            self.look(&chunk, before);
+        } else if self.sight.is_some() {
+            self.sight = None;
+        }
+        self.framing.push(chunk, &mut self.meter, &mut self.ready);
+    }
+
+    /// Looks at a chunk for whoever listens, and tells how far the answer is when
+    /// that is due.
+    fn look(&mut self, chunk: &[u8], before: u64) {
+        let events = self.form == Form::Events;
+        let (heard, sight) = (self.heard, &mut self.sight);
+        let sight = sight.get_or_insert_with(|| Box::new(Sight::new(events, before, heard)));
+        sight.see(chunk);
+        if heard >= sight.due() {
+            self.tell_progress(heard);
+        }
+    }
+
+    fn tell_progress(&mut self, now: Instant) {
+        let watch = self.watch.as_ref();
+        let state = watch.map_or("MONITORING", |watch| watch.state(now));
+        self.tell_as(state, now);
+    }
+
+    fn tell_as(&mut self, state: &'static str, now: Instant) {
+        if let Some(sight) = &mut self.sight {
+            let told = sight.tell(self.received, state, now);
+            self.exchange.progressed(&told);
         }
     }
 
@@ -420,6 +428,10 @@ impl RelayBody {
             if let Some(watch) = &self.watch {
                 due = due.min(watch.next);
             }
+            let heard = self.exchange.feed().is_heard();
+            if let Some(sight) = self.sight.as_ref().filter(|_| heard) {
+                due = due.min(sight.due());
+            }
             let timer = self
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due.into())));
@@ -432,8 +444,12 @@ impl RelayBody {
             }
             let stalled = self.watch.as_mut().filter(|watch| now >= watch.next);
             if let Some(message) = stalled.and_then(|watch| watch.look(now)) {
+                self.tell_as("THROUGHPUT_STALLED", now);
                 let failed = self.fail_as(Status::Stall, ErrorClass::Timeout, &message);
                 return Poll::Ready(failed);
+            }
+            if heard && self.sight.as_ref().is_some_and(|sight| now >= sight.due()) {
+                self.tell_progress(now);
             }
             if self.form == Form::Events && now >= self.sent + self.heartbeat {
                 self.sent = now;

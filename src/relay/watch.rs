@@ -47,6 +47,15 @@ impl Watch {
         self.throughput.add(now, output);
     }
 
+    /// How the stream does, in the live feed's words.
+    pub(super) fn state(&self, now: Instant) -> &'static str {
+        if self.throughput.in_grace(now) {
+            "GRACE_PERIOD"
+        } else {
+            "MONITORING"
+        }
+    }
+
     /// Looks: what is wrong, if something is.
     pub(super) fn look(&mut self, now: Instant) -> Option<String> {
         self.next = self.throughput.next_look(now);

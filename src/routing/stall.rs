@@ -47,12 +47,18 @@ impl Throughput {
     pub fn is_stalled(&mut self, now: Instant) -> bool {
         let part = self.part(now);
         self.expire(part);
-        let elapsed = now.saturating_duration_since(self.began);
-        if elapsed < self.flow.grace.max(self.flow.window) {
+        if self.in_grace(now) {
             return false;
         }
         let wanted = f64::from(self.flow.bytes_per_second) * self.flow.window.as_secs_f64();
         (self.sum as f64) < wanted
+    }
+
+    /// Whether it is too early to tell.
+    #[must_use]
+    pub fn in_grace(&self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.began);
+        elapsed < self.flow.grace.max(self.flow.window)
     }
 
     /// When to look next.
