@@ -224,6 +224,26 @@ pub static ROUTES: &[Route] = &[
         "/v0/management/models/metadata/refresh",
         management::metadata::refresh,
     ),
+    admin(
+        Method::POST,
+        "/v0/management/models/metadata/resolve",
+        management::metadata::resolve,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/models/huggingface/{slug..}",
+        management::huggingface::get,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/pi/providers",
+        management::metadata::makers,
+    ),
+    admin(
+        Method::GET,
+        "/v0/management/pi/models",
+        management::metadata::models,
+    ),
     route(
         Method::GET,
         "/.well-known/plexus/openapi.json",

@@ -13,7 +13,8 @@ use std::collections::BTreeSet;
 
 use plexus::routes::openapi;
 use serde_json::{Value, json};
-use support::{ADMIN, Gateway, PATIENCE, Response, SECRET, await_some};
+use support::upstream::Upstream;
+use support::{ADMIN, FILE, Gateway, PATIENCE, Response, SECRET, await_some};
 
 const NOTHING: Value = Value::Null;
 
@@ -67,9 +68,35 @@ fn the_document_is_served_where_it_is_looked_for() {
     assert_eq!(document.expect(200).json(), openapi::document());
 }
 
+/// A catalogue, and a model's card and configuration.
+fn published() -> Upstream {
+    Upstream::start(|mut wire| {
+        while let Some(request) = wire.request() {
+            let request = String::from_utf8_lossy(&request).into_owned();
+            wire.answer(
+                "200 OK",
+                match request.split(' ').nth(1) {
+                    Some("/catalogue") => {
+                        r#"{"maker":{"models":{"m":{"name":"M","limit":{"context":8000}}}}}"#
+                    }
+                    Some("/described/raw/main/config.json") => {
+                        r#"{"model_type":"m","num_hidden_layers":2,"n_positions":1024}"#
+                    }
+                    _ => r#"{"id":"described","author":"a","likes":3,"gated":false,"safetensors":{"total":5}}"#,
+                },
+            );
+        }
+    })
+}
+
 #[test]
 fn every_example_is_answered_as_the_document_says() {
-    let gateway = Gateway::start();
+    let published = published();
+    let there = published.address;
+    let catalogue = format!(
+        "catalogue: {{ openrouter: null, modelsDev: 'http://{there}/catalogue', catwalk: null, huggingface: 'http://{there}' }}\n"
+    );
+    let gateway = Gateway::with(&format!("{FILE}{catalogue}"));
     let document = openapi::document();
     let id = prepare(&gateway);
     let mut all = operations(&document);
@@ -132,6 +159,9 @@ fn refusals_are_what_the_document_says() {
 /// A key with a quota, a request with a capture, one with an error, and the first
 /// one's id.
 fn prepare(gateway: &Gateway) -> String {
+    gateway
+        .admin("POST", "/v0/management/models/metadata/refresh", &NOTHING)
+        .expect(200);
     let quota = json!({ "type": "monthly", "limitType": "cost", "limit": 50, "warnAt": 0.5,
         "excludedProviders": ["nobody"] });
     gateway

@@ -398,3 +398,126 @@ fn a_catalogue_that_cannot_be_had_leaves_the_one_that_was_there() {
         .request("GET", "/v1/metadata/search?source=openrouter", &[], "")
         .expect(200);
 }
+
+const MAKERS: &str = r#"{
+    "one":{"name":"One","models":{"large":{"name":"Large","limit":{"context":8000},"cost":{"input":3,"output":15}},
+                                  "small":{"name":"Small"}}},
+    "two":{"models":{"large":{"name":"Large of two"}}}}"#;
+
+#[test]
+fn catalogues_tell_who_offers_what() {
+    let told = Told::start("200 OK", MAKERS);
+    let gateway = Gateway::with(&format!(
+        "catalogue: {{ openrouter: null, modelsDev: '{}', catwalk: null }}\n",
+        told.url("/api.json")
+    ));
+    let root = "/v0/management";
+    let get = |path: &str| gateway.admin("GET", &format!("{root}{path}"), &Value::Null);
+    let resolve =
+        |body: &Value| gateway.admin("POST", &format!("{root}/models/metadata/resolve"), body);
+    get("/pi/providers").expect(503);
+    get("/pi/models").expect(503);
+    resolve(&json!({ "model": "large" })).expect(503);
+    gateway
+        .admin(
+            "POST",
+            &format!("{root}/models/metadata/refresh"),
+            &Value::Null,
+        )
+        .expect(200);
+    let makers = json!({ "count": 2, "source": "models.dev",
+        "data": [{ "id": "one", "models": 2 }, { "id": "two", "models": 1 }] });
+    assert_eq!(get("/pi/providers").expect(200).json(), makers);
+    let of_one = get("/pi/models?provider=one&q=LARGE").expect(200).json();
+    assert_eq!(of_one["count"], 1);
+    assert_eq!(of_one["data"][0]["id"], "large");
+    assert_eq!(of_one["data"][0]["provider"], "one");
+    assert_eq!(of_one["data"][0]["pricing"]["prompt"], "0.000003");
+    assert_eq!(get("/pi/models").expect(200).json()["count"], 3);
+    assert_eq!(
+        get("/pi/models?provider=two&q=small").expect(200).json()["count"],
+        0
+    );
+    get("/pi/models?provider=three").expect(404);
+    // Whoever is said to have made it.
+    let found =
+        resolve(&json!({ "model": "elsewhere/small", "overrides": { "context_length": 5 } }));
+    let data = json!({ "id": "one/small", "name": "Small", "source": "models.dev",
+        "source_path": "one/small", "context_length": 5 });
+    assert_eq!(found.expect(200).json(), json!({ "data": data }));
+    for (body, status) in [
+        (json!({ "model": "none" }), 404),
+        (json!({ "model": "large", "source": "catwalk" }), 503),
+        (json!({ "model": "large", "source": "elsewhere" }), 400),
+        (json!({ "model": "large", "sauce": "catwalk" }), 400),
+        (json!({}), 400),
+    ] {
+        let answer = resolve(&body).expect(status);
+        assert!(answer.json()["error"].is_string(), "{body}");
+    }
+}
+
+const CARD: &str = r#"{"_id":"1","id":"maker/m","author":"maker","pipeline_tag":"text-generation",
+    "cardData":{"license":"mit"},"safetensors":{"parameters":{"BF16":7},"total":7},"siblings":[]}"#;
+const CONFIGURATION: &str = r#"{"model_type":"llama","max_position_embeddings":4096,
+    "num_hidden_layers":32,"num_attention_heads":32,"torch_dtype":"bfloat16"}"#;
+
+#[test]
+fn a_model_is_looked_up_at_hugging_face() {
+    let hub = Upstream::start(|mut wire| {
+        while let Some(request) = wire.request() {
+            let request = String::from_utf8_lossy(&request).into_owned();
+            match request.split(' ').nth(1).unwrap() {
+                "/api/models/maker/m" | "/api/models/maker/gated" => wire.answer("200 OK", CARD),
+                "/maker/m/raw/main/config.json" => wire.answer("200 OK", CONFIGURATION),
+                "/api/models/maker/moved" => {
+                    wire.write(b"HTTP/1.1 307 Temporary Redirect\r\nlocation: /api/models/maker/m\r\ncontent-length: 0\r\n\r\n");
+                }
+                "/api/models/maker/odd" => wire.answer("200 OK", "<html>"),
+                _ => wire.answer("401 Unauthorized", "{}"),
+            }
+        }
+    });
+    let gateway = Gateway::with(&format!(
+        "catalogue: {{ enabled: false, huggingface: 'http://{}/' }}\n",
+        hub.address
+    ));
+    let ask = |gateway: &Gateway, id: &str| {
+        let path = format!("/v0/management/models/huggingface/{id}");
+        gateway.admin("GET", &path, &Value::Null)
+    };
+    let wanted = json!({ "id": "maker/m", "author": "maker", "pipeline_tag": "text-generation",
+        "license": "mit", "parameters": 7, "parameters_by_type": { "BF16": 7 }, "context_length": 4096,
+        "model_architecture": { "model_type": "llama", "context_length": 4096, "layers": 32,
+            "heads": 32, "dtype": "bfloat16" } });
+    for id in ["maker/m", "maker%2Fm"] {
+        assert_eq!(
+            ask(&gateway, id).expect(200).json(),
+            json!({ "data": wanted })
+        );
+    }
+    // Its card is open, its files are not.
+    let gated = ask(&gateway, "maker/gated").expect(200).json();
+    assert_eq!(gated["data"].get("model_architecture"), None);
+    for (id, status) in [
+        ("maker/none", 404),
+        ("maker/moved", 502),
+        ("maker/odd", 502),
+        ("maker/m%3Fx=1", 400),
+        ("a/b/c", 400),
+    ] {
+        let answer = ask(&gateway, id).expect(status);
+        assert!(
+            answer.json()["error"].is_string() || answer.json()["error"]["message"].is_string()
+        );
+    }
+    let away = Gateway::with(&format!(
+        "catalogue: {{ huggingface: 'http://{}' }}\n",
+        nobody()
+    ));
+    let refused = ask(&away, "maker/m").expect(500).json();
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("could not connect"), "{message}");
+    let off = Gateway::with("catalogue: { huggingface: null }\n");
+    ask(&off, "maker/m").expect(503);
+}

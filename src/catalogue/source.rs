@@ -128,10 +128,16 @@ impl List {
     /// The model of that name, whoever is said to have made it.
     #[must_use]
     pub fn like(&self, name: &str) -> Option<&Model> {
+        self.entry_like(name).map(|(_, model)| model)
+    }
+
+    /// As [`List::like`], with the name that it has here.
+    #[must_use]
+    pub fn entry_like(&self, name: &str) -> Option<(&str, &Model)> {
         let ending = name.rsplit('/').next().unwrap_or(name);
         let by_ending = || self.models.get_index(*self.by_ending.get(ending)?);
-        self.find(name)
-            .or_else(|| by_ending().map(|(_, model)| model))
+        let found = self.models.get_key_value(name).or_else(by_ending);
+        found.map(|(id, model)| (&**id, model))
     }
 
     /// Models whose id or name has that text in it, case aside; all without a

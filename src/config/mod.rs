@@ -239,6 +239,9 @@ pub struct CatalogueSettings {
     pub models_dev: Option<String>,
     /// Charm's Catwalk.
     pub catwalk: Option<String>,
+    /// Hugging Face, which is asked for one model at a time; without a slash at
+    /// the end.
+    pub hugging_face: Option<String>,
 }
 
 /// The `logging:` section.

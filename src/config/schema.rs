@@ -296,6 +296,7 @@ static CATALOGUE: Table = closed(&[
     field("openrouter", Shape::Nullable(&Shape::Text)),
     field("modelsDev", Shape::Nullable(&Shape::Text)),
     field("catwalk", Shape::Nullable(&Shape::Text)),
+    field("huggingface", Shape::Nullable(&Shape::Text)),
 ]);
 
 const DAYS: Shape = Shape::Whole(0, 36_500);

@@ -103,6 +103,8 @@ pub(in crate::config) fn catalogue(check: &mut Check<'_>, root: &Node) -> Catalo
         open_router: address("openrouter", "https://openrouter.ai/api/v1/models"),
         models_dev: address("modelsDev", "https://models.dev/api.json"),
         catwalk: address("catwalk", "https://catwalk.charm.sh/v2/providers"),
+        hugging_face: address("huggingface", "https://huggingface.co")
+            .map(|base| base.trim_end_matches('/').to_owned()),
         enabled: flag(node, "enabled", true),
         refresh: Duration::from_secs(60 * count(node, "refreshMinutes").unwrap_or(60)),
     }

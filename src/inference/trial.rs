@@ -58,7 +58,7 @@ async fn tried(
     question: Question,
     protocol: Protocol,
 ) -> Result<String, String> {
-    let answer = probe::put_to(core, config, name, question, "test").await;
+    let answer = probe::put_to(core, config, name, question, "manual").await;
     let status = answer.status();
     let mut body = answer.into_body();
     let mut read = BytesMut::new();

@@ -120,7 +120,7 @@ fn is_configured(config: &Config, url: &Uri) -> bool {
     })
 }
 
-fn wrong(status: StatusCode, kind: &str, message: &str) -> Refusal {
+pub(super) fn wrong(status: StatusCode, kind: &str, message: &str) -> Refusal {
     let mut refusal = Refusal::new(status, message);
     refusal.body = json!({
         "error": { "message": message, "type": kind, "code": status.as_u16() },
@@ -128,7 +128,7 @@ fn wrong(status: StatusCode, kind: &str, message: &str) -> Refusal {
     refusal
 }
 
-fn unfetched(error: &FetchError) -> Refusal {
+pub(super) fn unfetched(error: &FetchError) -> Refusal {
     let (status, kind) = match error {
         FetchError::Url(_) => (StatusCode::BAD_REQUEST, "validation_error"),
         FetchError::Forbidden(_) => (StatusCode::BAD_REQUEST, "ssrf_blocked"),

@@ -13,6 +13,7 @@ pub mod debug;
 pub mod errors;
 pub mod events;
 pub mod fetch_models;
+pub mod huggingface;
 pub mod keys;
 pub mod logging;
 pub mod logs;

@@ -1004,6 +1004,49 @@ pub(super) static DESCRIBED: &[Described] = &[
             ),
         ]),
     ),
+    post(
+        "/v0/management/models/metadata/resolve",
+        "What the catalogues say of a model.",
+        Fields(&[field("data", Named("Published"))]),
+    )
+    .body(
+        Fields(&[
+            field("model", Text),
+            maybe("source", Word(&["auto", "openrouter", "models.dev", "catwalk"])),
+            maybe("overrides", MapOf(&Any)),
+        ]),
+        r#"{"model":"m","overrides":{"description":"one"}}"#,
+    ),
+    get(
+        "/v0/management/models/huggingface/{slug..}",
+        "What Hugging Face says of a model.",
+        Fields(&[field("data", Named("HubModel"))]),
+    ),
+    get(
+        "/v0/management/pi/providers",
+        "Who offers models, as the catalogues have it.",
+        Fields(&[
+            field(
+                "data",
+                List(&Fields(&[field("id", Text), field("models", Whole)])),
+            ),
+            field("count", Whole),
+            field("source", Text),
+        ]),
+    ),
+    get(
+        "/v0/management/pi/models",
+        "The models that somebody offers, as the catalogues have it.",
+        Fields(&[
+            field("data", List(&Named("Published"))),
+            field("count", Whole),
+            field("source", Text),
+        ]),
+    )
+    .query(&[
+        parameter("provider", Text, "Who offers them; all if it isn't said."),
+        parameter("q", Text, "Part of their names."),
+    ]),
     get("/v0/openapi.json", "This document.", Any),
     get("/.well-known/plexus/openapi.json", "This document.", Any),
 ];
@@ -1191,6 +1234,43 @@ pub(super) static NAMED: &[(&str, Schema)] = &[
             field("totalCost", Number),
             field("avgDurationMs", Number),
             field("avgTtftMs", Number),
+        ]),
+    ),
+    (
+        "Published",
+        Fields(&[
+            field("id", Text),
+            field("name", Text),
+            maybe("provider", Text),
+            maybe("source", Text),
+            maybe("source_path", Text),
+            maybe("description", Text),
+            maybe("context_length", Whole),
+            maybe("architecture", Any),
+            maybe("pricing", Any),
+            maybe("supported_parameters", TEXTS),
+            maybe("top_provider", Any),
+        ]),
+    ),
+    (
+        "HubModel",
+        Fields(&[
+            field("id", Text),
+            maybe("author", Text),
+            maybe("pipeline_tag", Text),
+            maybe("library_name", Text),
+            maybe("tags", TEXTS),
+            maybe("downloads", Whole),
+            maybe("likes", Whole),
+            maybe("gated", Any),
+            maybe("created_at", Text),
+            maybe("last_modified", Text),
+            maybe("license", Any),
+            maybe("base_model", Any),
+            maybe("parameters", Whole),
+            maybe("parameters_by_type", MapOf(&Whole)),
+            maybe("context_length", Number),
+            maybe("model_architecture", MapOf(&Any)),
         ]),
     ),
     (
