@@ -13,33 +13,104 @@ use super::tree::{Entry, Node};
 use super::{Alias, Selector, Target, TargetGroup};
 
 /// Aliases by id, in file order.
-pub(in crate::config) type Aliases = IndexMap<Arc<str>, Arc<Alias>>;
+/// Aliases by id, in file order, and by every name that leads to them.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Aliases {
+    pub(in crate::config) by_id: ById,
+    pub(in crate::config) by_name: HashMap<Arc<str>, Arc<Alias>>,
+}
 
-/// Reads `models:`; the second is every name, additional ones included.
+type ById = IndexMap<Arc<str>, Arc<Alias>>;
+
+/// Reads `models:`.
 pub(in crate::config) fn read(
     check: &mut Check<'_>,
     root: &Node,
     providers: &Providers,
-) -> (Aliases, HashMap<Arc<str>, Arc<Alias>>) {
+) -> Aliases {
     let entries = root.get("models").map_or(&[][..], Node::entries);
     let names = names(check, entries);
-    let mut aliases = Aliases::new();
+    let mut by_id = ById::new();
     for entry in entries {
         let known = Known {
             providers,
             names: &names,
         };
-        let alias = check.within("models", |check| {
-            check.within(&entry.key, |check| alias(check, entry, &known))
-        });
-        aliases.insert(alias.id.clone(), Arc::new(alias));
+        let alias = one(check, entry, &known);
+        by_id.insert(alias.id.clone(), Arc::new(alias));
     }
-    cycles(check, entries, &aliases);
+    cycles(check, entries, &by_id);
     let by_name = names
         .iter()
-        .filter_map(|(name, id)| Some((name.as_str().into(), aliases.get(id.as_str())?.clone())))
+        .filter_map(|(name, id)| Some((name.as_str().into(), by_id.get(id.as_str())?.clone())))
         .collect();
-    (aliases, by_name)
+    Aliases { by_id, by_name }
+}
+
+fn one(check: &mut Check<'_>, entry: &Entry, known: &Known<'_>) -> Alias {
+    check.within("models", |check| {
+        check.within(&entry.key, |check| alias(check, entry, known))
+    })
+}
+
+/// Reads `models:` where only these may have changed, and the others stand as
+/// they are; `root` has no others. `None` when all have to be looked at: an
+/// alias leads to or from another, or a name is somebody else's.
+pub(in crate::config) fn reread(
+    check: &mut Check<'_>,
+    root: &Node,
+    providers: &Providers,
+    mut aliases: Aliases,
+    touched: &[&str],
+) -> Option<Aliases> {
+    let to = |alias: &Arc<Alias>| leads_to(alias).into_iter().any(|id| touched.contains(&id));
+    if aliases.by_id.values().any(to) {
+        return None;
+    }
+    let entries = root.get("models").map_or(&[][..], Node::entries);
+    for id in touched {
+        let Some(old) = aliases.by_id.get(*id).cloned() else {
+            continue;
+        };
+        for name in std::iter::once(&old.id).chain(&old.additional) {
+            aliases.by_name.remove(name);
+        }
+        if !entries.iter().any(|entry| entry.key == *id) {
+            aliases.by_id.shift_remove(*id);
+        }
+    }
+    // With none, an alias that leads to another is a fault, and all are read.
+    let names = Seen::new();
+    for entry in entries {
+        let known = Known {
+            providers,
+            names: &names,
+        };
+        let alias = Arc::new(one(check, entry, &known));
+        for name in std::iter::once(&alias.id).chain(&alias.additional) {
+            let before = aliases.by_name.insert(Arc::clone(name), Arc::clone(&alias));
+            if before.is_some() || name.is_empty() {
+                return None;
+            }
+        }
+        aliases.by_id.insert(Arc::clone(&alias.id), alias);
+    }
+    Some(aliases)
+}
+
+/// Whether every target is a model that its provider has.
+pub(in crate::config) fn fit(aliases: &Aliases, providers: &Providers) -> bool {
+    let groups = aliases.by_id.values().flat_map(|alias| &alias.groups);
+    groups
+        .flat_map(|group| &group.targets)
+        .all(|target| match target {
+            Target::Alias { .. } => true,
+            Target::Model {
+                provider, model, ..
+            } => providers.get(provider).is_some_and(|provider| {
+                provider.models.is_empty() || provider.models.contains_key(model)
+            }),
+        })
 }
 
 struct Known<'a> {
@@ -266,18 +337,23 @@ fn known_model(check: &mut Check<'_>, provider: &Node, model: &Node, providers: 
 
 /// Aliases whose targets lead back to themselves; each cycle is named once,
 /// at the first of its members.
-fn cycles(check: &mut Check<'_>, entries: &[Entry], aliases: &Aliases) {
+fn cycles(check: &mut Check<'_>, entries: &[Entry], aliases: &ById) {
     let mut done: HashSet<&str> = HashSet::new();
     for entry in entries {
         let Some((start, _)) = aliases.get_key_value(entry.key.as_str()) else {
             continue;
         };
         let mut trail: Vec<(&str, Vec<&str>)> = Vec::new();
+        let ahead = |id: &str| {
+            aliases
+                .get(id)
+                .map_or_else(Vec::new, |alias| leads_to(alias))
+        };
         if done.insert(start) {
-            trail.push((start, leads_to(aliases, start)));
+            trail.push((start, ahead(start)));
         }
-        while let Some((_, ahead)) = trail.last_mut() {
-            let Some(next) = ahead.pop() else {
+        while let Some((_, left)) = trail.last_mut() {
+            let Some(next) = left.pop() else {
                 trail.pop();
                 continue;
             };
@@ -291,16 +367,15 @@ fn cycles(check: &mut Check<'_>, entries: &[Entry], aliases: &Aliases) {
                     check.within(next, |check| check.fault(place, message));
                 });
             } else if done.insert(next) {
-                trail.push((next, leads_to(aliases, next)));
+                trail.push((next, ahead(next)));
             }
         }
     }
 }
 
 /// The aliases that an alias's targets name.
-fn leads_to<'a>(aliases: &'a Aliases, id: &str) -> Vec<&'a str> {
-    let groups = aliases.get(id).map_or(&[][..], |alias| &alias.groups);
-    let targets = groups.iter().flat_map(|group| &group.targets);
+fn leads_to(alias: &Alias) -> Vec<&str> {
+    let targets = alias.groups.iter().flat_map(|group| &group.targets);
     let named = targets.filter_map(|target| match target {
         Target::Alias { alias, .. } => Some(&**alias),
         Target::Model { .. } => None,

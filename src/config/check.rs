@@ -4,7 +4,7 @@
 //! Each section is read by its own file; this one holds what they share and
 //! puts the parts together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,9 +13,13 @@ use http::header::{HeaderName, HeaderValue};
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use super::alias::Aliases;
 use super::fault::{self, Fault, Place, suggestion};
 use super::fold;
+use super::key::Keys;
 use super::live::{OpenError, folder};
+use super::provider::Providers;
+use super::quota::Quotas;
 use super::reference::{self, Environment};
 use super::schema;
 use super::seal;
@@ -152,7 +156,7 @@ struct Tree {
     /// In the one spelling.
     root: Node,
     faults: Vec<Fault>,
-    asked: Vec<(&'static str, String)>,
+    asked: Vec<Asked>,
 }
 
 fn read(text: &str) -> Result<Tree, Vec<Fault>> {
@@ -181,14 +185,40 @@ fn read(text: &str) -> Result<Tree, Vec<Fault>> {
     })
 }
 
+/// What a path asks for that does not work yet.
+pub(in crate::config) type Asked = (&'static str, Vec<String>);
+
+/// The sections that others refer to by name.
+pub(in crate::config) struct Named {
+    pub(in crate::config) user_quotas: Quotas,
+    pub(in crate::config) providers: Providers,
+    pub(in crate::config) aliases: Aliases,
+    pub(in crate::config) keys: Keys,
+}
+
 /// All but the document. `None` only when a fault was noted that leaves nothing
 /// to build with.
 fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
-    let admin_key = settings::admin_key(check, root);
     let user_quotas = quota::read(check, root);
     let providers = provider::read(check, root);
-    let (aliases, alias_by_name) = alias::read(check, root, &providers);
-    let (keys, key_by_digest) = key::read(check, root, &user_quotas);
+    let aliases = alias::read(check, root, &providers);
+    let keys = key::read(check, root, &user_quotas);
+    let named = Named {
+        user_quotas,
+        providers,
+        aliases,
+        keys,
+    };
+    assembled(check, root, named)
+}
+
+/// As [`build`], with these sections read already.
+pub(in crate::config) fn assembled(
+    check: &mut Check<'_>,
+    root: &Node,
+    named: Named,
+) -> Option<Config> {
+    let admin_key = settings::admin_key(check, root);
     settings::mcp_servers(check, root);
     Some(Config {
         revision: 1,
@@ -198,7 +228,7 @@ fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
         logging: settings::logging(check, root),
         failover: settings::failover(root),
         attempt_timeout: settings::attempt_timeout(root),
-        default_quotas: quota::defaults(check, root, &user_quotas),
+        default_quotas: quota::defaults(check, root, &named.user_quotas),
         cooldown: settings::cooldown(check, root),
         exploration: settings::exploration(root),
         vision: settings::vision(root),
@@ -207,25 +237,28 @@ fn build(check: &mut Check<'_>, root: &Node) -> Option<Config> {
             .and_then(Node::flag)
             .unwrap_or(false),
         document: Arc::default(),
-        warnings: warnings(&check.asked),
+        warnings: Vec::new(),
+        asked: Vec::new(),
         admin_key: admin_key?,
-        providers,
-        aliases,
-        keys,
-        user_quotas,
-        alias_by_name,
-        key_by_digest,
+        providers: named.providers,
+        aliases: named.aliases.by_id,
+        keys: named.keys.by_name,
+        user_quotas: named.user_quotas,
+        alias_by_name: named.aliases.by_name,
+        key_by_digest: named.keys.by_digest,
     })
 }
 
 /// One line for each thing asked for that does not work yet.
-fn warnings(asked: &[(&'static str, String)]) -> Vec<String> {
-    let mut places: IndexMap<&str, Vec<&str>> = IndexMap::new();
+fn warnings(asked: &[Asked]) -> Vec<String> {
+    let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (feature, path) in asked {
-        places.entry(feature).or_default().push(path);
+        places.entry(feature).or_default().push(path.join("."));
     }
-    let line = |(feature, paths): (&str, Vec<&str>)| {
-        let shown = paths.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let line = |(feature, mut paths): (&str, Vec<String>)| {
+        paths.sort_unstable();
+        let shown = paths.iter().take(3).map(String::as_str);
+        let shown = shown.collect::<Vec<_>>().join(", ");
         match paths.len().saturating_sub(3) {
             0 => format!("{feature}: not in effect yet ({shown})"),
             more => format!("{feature}: not in effect yet ({shown} and {more} more)"),
@@ -239,16 +272,16 @@ pub(in crate::config) struct Check<'a> {
     pub(in crate::config) environment: Environment<'a>,
     pub(in crate::config) base: &'a Path,
     pub(in crate::config) faults: Vec<Fault>,
-    asked: Vec<(&'static str, String)>,
+    pub(in crate::config) asked: Vec<Asked>,
     path: Vec<String>,
 }
 
 impl<'a> Check<'a> {
-    fn new(
+    pub(in crate::config) fn new(
         environment: Environment<'a>,
         base: &'a Path,
         faults: Vec<Fault>,
-        asked: Vec<(&'static str, String)>,
+        asked: Vec<Asked>,
     ) -> Self {
         Self {
             environment,
@@ -260,7 +293,7 @@ impl<'a> Check<'a> {
     }
 
     /// The configuration with its document, if nothing is wrong.
-    fn settled(
+    pub(in crate::config) fn settled(
         self,
         config: Option<Config>,
         document: impl FnOnce() -> Value,
@@ -268,6 +301,8 @@ impl<'a> Check<'a> {
         match config {
             Some(config) if self.faults.is_empty() => Ok(Config {
                 document: Arc::new(document()),
+                warnings: warnings(&self.asked),
+                asked: self.asked,
                 ..config
             }),
             _ => Err(fault::settle(self.faults)),
@@ -300,7 +335,7 @@ impl Check<'_> {
 
     /// Notes that the current path asks for what does not work yet.
     pub(in crate::config) fn asks(&mut self, feature: &'static str) {
-        self.asked.push((feature, self.path.join(".")));
+        self.asked.push((feature, self.path.clone()));
     }
 
     /// A variable of the environment that isn't blank.

@@ -2,8 +2,9 @@
 //! configuration in force say, and the steps taken so far.
 //!
 //! A step is tried on the lines of its entry alone, which is a guess about the
-//! text. Guesses are checked against the whole outcome before anything is
-//! written, and made again the careful way if one was wrong.
+//! text. Where it is sure what the text says afterwards, that is known without
+//! reading it; other guesses are checked against the whole outcome before
+//! anything is written, and made again the careful way if one was wrong.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::Config;
-use super::check::{document, opened_text};
+use super::check::opened_text;
 use super::edit::{self, EditError};
 use super::fault::Fault;
 use super::fold;
-use super::region;
+use super::region::{self, Region};
+use super::seal::{self, Which};
 use super::tree::Node;
 use crate::vault::Vault;
 
@@ -29,8 +31,21 @@ pub struct Draft {
     by_hand: bool,
     says: OnceCell<Result<Arc<Value>, Vec<Fault>>>,
     steps: Vec<Step>,
+    known: Known,
     guessed: bool,
     replaced: bool,
+}
+
+/// What the text with the steps so far says, as far as that is known without
+/// reading it.
+#[derive(Debug)]
+enum Known {
+    /// What the file says.
+    Before,
+    /// That.
+    Now(Value),
+    /// It would have to be read.
+    Unsure,
 }
 
 #[derive(Debug)]
@@ -54,6 +69,11 @@ impl Draft {
             on_disk,
             in_force,
             vault,
+            known: if by_hand {
+                Known::Unsure
+            } else {
+                Known::Before
+            },
             by_hand,
             says: OnceCell::new(),
             steps: Vec::new(),
@@ -135,8 +155,11 @@ impl Draft {
     pub fn set(&mut self, path: &[&str], value: &Value) -> Result<(), EditError> {
         let edited = self.guess(|text| quick_set(text, path, value));
         self.text = match edited {
-            Some(edited) => edited,
-            None => edit::set(&self.text, path, value)?,
+            Some(edited) => self.followed(path, false, edited),
+            None => {
+                self.known = Known::Unsure;
+                edit::set(&self.text, path, value)?
+            }
         };
         self.steps.push(Step::Set(owned(path), value.clone()));
         Ok(())
@@ -149,8 +172,11 @@ impl Draft {
     pub fn remove(&mut self, path: &[&str]) -> Result<(), EditError> {
         let edited = self.guess(|text| quick_remove(text, path));
         self.text = match edited {
-            Some(edited) => edited,
-            None => edit::remove(&self.text, path)?,
+            Some(edited) => self.followed(path, true, edited),
+            None => {
+                self.known = Known::Unsure;
+                edit::remove(&self.text, path)?
+            }
         };
         self.steps.push(Step::Remove(owned(path)));
         Ok(())
@@ -166,6 +192,7 @@ impl Draft {
     pub fn rewrite(&mut self, text: String) {
         self.steps.push(Step::Whole(text.clone()));
         self.text = text;
+        self.known = Known::Unsure;
         self.guessed = false;
     }
 
@@ -218,47 +245,46 @@ impl Draft {
         told && same_elsewhere(before, outcome, &touched)
     }
 
-    /// What the text says now, worked out from what it said before and from the
-    /// lines of the one entry that was touched; `None` unless that is sure.
-    ///
-    /// It is, when the section's lines have the entries that the file is known
-    /// to have, in their order, and the entry's lines say what it is known to
-    /// say: then these are the entry's lines, and others in their place change
-    /// nothing else, but where they share an anchor.
-    pub(super) fn outcome(&self) -> Option<Value> {
-        let [step] = &self.steps[..] else {
-            return None;
+    /// The text after a step, its secrets sealed where it is known what it says,
+    /// which is noted.
+    fn followed(&mut self, path: &[&str], removes: bool, edited: String) -> String {
+        let known = std::mem::replace(&mut self.known, Known::Unsure);
+        let says = match &known {
+            Known::Unsure => return edited,
+            Known::Before => &*self.in_force.document,
+            Known::Now(says) => says,
         };
-        let path = match step {
-            Step::Set(path, _) | Step::Remove(path) => path,
-            Step::Whole(_) => return None,
+        let Some(change) = Change::find(&self.text, &edited, path, removes, says, &self.vault)
+        else {
+            return edited;
         };
-        let [section, name, ..] = &path[..] else {
-            return None;
+        let mut says = match known {
+            Known::Now(says) => says,
+            _ => (*self.in_force.document).clone(),
         };
-        if self.by_hand || !self.guessed {
-            return None;
+        if change.apply(&mut says).is_none() {
+            return edited;
         }
-        let before = self.says().ok()?;
-        let known = before.get(section)?.as_object()?;
-        let names = region::names(&self.on_disk, section)?;
-        if !names.iter().copied().eq(known.keys().map(String::as_str)) {
-            return None;
+        self.known = Known::Now(says);
+        change.text
+    }
+
+    /// What the text says, if that is known without reading it; its secrets are
+    /// sealed then.
+    pub(super) const fn outcome(&self) -> Option<&Value> {
+        match &self.known {
+            Known::Now(says) => Some(says),
+            Known::Before | Known::Unsure => None,
         }
-        let touched = Touched {
-            before: &self.on_disk,
-            after: &self.text,
-            section,
-            name,
-        };
-        let entry = touched.entry(known.get(name), matches!(step, Step::Remove(_)))?;
-        let mut outcome = (**before).clone();
-        let entries = outcome.get_mut(section)?.as_object_mut()?;
-        match entry {
-            Some(entry) => drop(entries.insert(name.clone(), entry)),
-            None => drop(entries.shift_remove(name)),
-        }
-        Some(outcome)
+    }
+
+    /// The paths that the steps are about.
+    pub(super) fn touched(&self) -> Vec<&[String]> {
+        let paths = self.steps.iter().filter_map(|step| match step {
+            Step::Set(path, _) | Step::Remove(path) => Some(path.as_slice()),
+            Step::Whole(_) => None,
+        });
+        paths.collect()
     }
 
     /// The text made again, every step checked by itself.
@@ -278,50 +304,132 @@ impl Draft {
     }
 }
 
-/// An entry whose lines may have changed, and the texts around it.
+/// A step that is sure to have changed one entry, or one section, and nothing
+/// else.
+///
+/// It is, when the lines around have the names that are known to be there, in
+/// their order, and the entry's own lines say what it is known to say: then
+/// these are the entry's lines, and others in their place change nothing else,
+/// but where they share an anchor.
+struct Change {
+    /// Where: a section, and maybe an entry of it.
+    path: Vec<String>,
+    /// What is there now, if anything.
+    now: Option<Value>,
+    /// The text, its secrets sealed there.
+    text: String,
+}
+
+impl Change {
+    /// `None` for certain unless it is sure. `known` is what `before` says.
+    fn find(
+        before: &str,
+        after: &str,
+        path: &[&str],
+        removes: bool,
+        known: &Value,
+        vault: &Vault,
+    ) -> Option<Self> {
+        let texts = (before, after);
+        if let [section, name, rest @ ..] = path
+            && let Some(names) = region::names(before, section)
+        {
+            same_names(&names, known.get(section)?)?;
+            let place = Touched {
+                path: &[section, name],
+                region: region::entry(before, section, name)?,
+            };
+            return place.change(texts, removes && rest.is_empty(), known, vault);
+        }
+        let [section, rest @ ..] = path else {
+            return None;
+        };
+        same_names(&region::sections(before)?, known)?;
+        let place = Touched {
+            path: &[section],
+            region: match known.get(section) {
+                Some(_) => region::section(before, section)?,
+                None => region::end(before),
+            },
+        };
+        place.change(texts, removes && rest.is_empty(), known, vault)
+    }
+
+    /// Makes a value say the same; `None` when that can't be.
+    fn apply(&self, says: &mut Value) -> Option<()> {
+        let (last, above) = self.path.split_last()?;
+        let above = above.iter();
+        let map = above.fold(says.as_object_mut(), |map, name| {
+            map?.get_mut(name)?.as_object_mut()
+        })?;
+        match &self.now {
+            Some(value) => drop(map.insert(last.clone(), value.clone())),
+            None => drop(map.shift_remove(last)),
+        }
+        Some(())
+    }
+}
+
+fn same_names(names: &[&str], known: &Value) -> Option<()> {
+    let known = known.as_object()?.keys().map(String::as_str);
+    names.iter().copied().eq(known).then_some(())
+}
+
+/// An entry or a section whose lines may have changed, and where they stand; for
+/// a new one what it stands behind.
 struct Touched<'t> {
-    before: &'t str,
-    after: &'t str,
-    section: &'t str,
-    name: &'t str,
+    path: &'t [&'t str],
+    region: Region,
 }
 
 impl Touched<'_> {
-    /// What the entry says now, if it is still there. `None` for certain unless
-    /// it said `known` before, and all other lines are the same.
-    fn entry(&self, known: Option<&Value>, removed: bool) -> Option<Option<Value>> {
-        let (section, name) = (self.section, self.name);
-        let old = region::entry(self.before, section, name)?;
-        let old_lines = old.document(self.before)?;
+    fn change(
+        &self,
+        (before, after): (&str, &str),
+        removed: bool,
+        known: &Value,
+        vault: &Vault,
+    ) -> Option<Change> {
+        let (old, known) = (&self.region, at(known, self.path));
+        let old_lines = old.document(before)?;
         if old_lines.contains('&') {
             return None;
         }
-        if known.is_some() {
-            let says = document(&old_lines).ok()?;
-            if at(&says, &[section, name]) != known {
-                return None;
-            }
-        }
-        let rest = self.before.get(old.range.end..)?;
-        if removed {
-            let lead = self.before.get(..old.range.start)?;
-            let same = self.after.strip_prefix(lead)? == rest;
-            return (same && known.is_some()).then_some(None);
-        }
-        // A new entry stands behind the last one.
-        let lead = match known {
-            Some(_) => self.before.get(..old.range.start)?,
-            None => self.before.get(..old.range.end)?,
-        };
-        let lines = self.after.strip_prefix(lead)?.strip_suffix(rest)?;
-        // What is sealed has to be opened, which the whole check does.
-        if lines.contains("enc:") {
+        if known.is_some() && at(&opened_text(&old_lines, vault).ok()?, self.path) != known {
             return None;
         }
-        let says = document(&format!("{}{lines}", old.head)).ok()?;
-        let entries = says.get(section)?.as_object()?;
-        let alone = says.as_object()?.len() == 1 && entries.len() == 1;
-        alone.then(|| entries.get(name).cloned())?.map(Some)
+        let rest = before.get(old.range.end..)?;
+        let path = owned(self.path);
+        if removed {
+            let lead = before.get(..old.range.start)?;
+            let same = after.strip_prefix(lead)? == rest;
+            let text = after.to_owned();
+            let change = Change {
+                path,
+                now: None,
+                text,
+            };
+            return (same && known.is_some()).then_some(change);
+        }
+        // A new one stands behind the last one.
+        let lead = match known {
+            Some(_) => before.get(..old.range.start)?,
+            None => before.get(..old.range.end)?,
+        };
+        let lines = after.strip_prefix(lead)?.strip_suffix(rest)?;
+        let new_lines = format!("{}{lines}", old.head);
+        let says = opened_text(&new_lines, vault).ok()?;
+        let (last, above) = self.path.split_last()?;
+        let alone = says.as_object()?.len() == 1;
+        let entries = at(&says, above)?.as_object()?;
+        let now = entries.get(*last).filter(|_| alone && entries.len() == 1)?;
+        let sealed = seal::sealed(vault, &old_lines, &new_lines, Which::Changed).ok()?;
+        let sealed = sealed.strip_prefix(&old.head)?;
+        Some(Change {
+            path,
+            now: Some(now.clone()),
+            text: format!("{lead}{sealed}{rest}"),
+        })
     }
 }
 
@@ -343,9 +451,22 @@ pub(super) fn quick_set(text: &str, path: &[&str], value: &Value) -> Option<Stri
     {
         return Some(whole);
     }
-    let region = region::section(text, section)?;
+    let Some(region) = region::section(text, section) else {
+        return added(text, section, path, value);
+    };
     let edited = edit::set(&region.document(text)?, path, value).ok()?;
     region.replaced(text, &edited)
+}
+
+/// The text with a section at its end that it doesn't have.
+fn added(text: &str, section: &str, path: &[&str], value: &Value) -> Option<String> {
+    let sections = region::sections(text)?;
+    if sections.is_empty() || sections.contains(&section) {
+        return None;
+    }
+    let lines = edit::set("", path, value).ok()?;
+    let broken = if text.ends_with('\n') { "" } else { "\n" };
+    Some(format!("{text}{broken}{lines}"))
 }
 
 fn quick_remove(text: &str, path: &[&str]) -> Option<String> {

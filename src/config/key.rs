@@ -10,38 +10,79 @@ use ring::digest;
 use super::check::{Check, Seen, count, texts};
 use super::quota::Quotas;
 use super::settings::{flag, networks};
-use super::tree::Node;
+use super::tree::{Entry, Node};
 use super::{Key, Secret};
 use crate::protocol::translate::ChatReasoning;
 
 /// Keys by name, in file order.
-pub(in crate::config) type Keys = IndexMap<Arc<str>, Arc<Key>>;
+/// Keys by name, in file order, and by what clients present.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Keys {
+    pub(in crate::config) by_name: IndexMap<Arc<str>, Arc<Key>>,
+    pub(in crate::config) by_digest: HashMap<[u8; 32], Arc<Key>>,
+}
 
 /// Reads `keys:`.
-pub(in crate::config) fn read(
+pub(in crate::config) fn read(check: &mut Check<'_>, root: &Node, quotas: &Quotas) -> Keys {
+    let mut keys = Keys {
+        by_name: IndexMap::new(),
+        by_digest: HashMap::new(),
+    };
+    let mut seen = Seen::new();
+    for entry in root.get("keys").map_or(&[][..], Node::entries) {
+        if let Some((key, digest)) = one(check, entry, quotas, &mut seen) {
+            keys.by_digest.insert(digest, key.clone());
+            keys.by_name.insert(key.name.clone(), key);
+        }
+    }
+    keys
+}
+
+fn one(
+    check: &mut Check<'_>,
+    entry: &Entry,
+    quotas: &Quotas,
+    seen: &mut Seen<[u8; 32]>,
+) -> Option<(Arc<Key>, [u8; 32])> {
+    let read = check.within("keys", |check| {
+        check.within(&entry.key, |check| {
+            if entry.key.contains('*') {
+                check.fault(entry.place, "a key's name can't have * in it");
+            }
+            read_key(check, &entry.key, &entry.value, quotas, seen)
+        })
+    });
+    read.map(|(key, digest)| (Arc::new(key), digest))
+}
+
+/// Reads `keys:` where only these may have changed, and the others stand as they
+/// are; `root` has no others. `None` when all have to be looked at: a secret is
+/// somebody else's.
+pub(in crate::config) fn reread(
     check: &mut Check<'_>,
     root: &Node,
     quotas: &Quotas,
-) -> (Keys, HashMap<[u8; 32], Arc<Key>>) {
-    let mut keys = Keys::new();
-    let mut by_digest = HashMap::new();
-    let mut seen = Seen::new();
-    for entry in root.get("keys").map_or(&[][..], Node::entries) {
-        let key = check.within("keys", |check| {
-            check.within(&entry.key, |check| {
-                if entry.key.contains('*') {
-                    check.fault(entry.place, "a key's name can't have * in it");
-                }
-                read_key(check, &entry.key, &entry.value, quotas, &mut seen)
-            })
-        });
-        if let Some((key, digest)) = key {
-            let key = Arc::new(key);
-            by_digest.insert(digest, key.clone());
-            keys.insert(key.name.clone(), key);
+    mut keys: Keys,
+    touched: &[&str],
+) -> Option<Keys> {
+    let entries = root.get("keys").map_or(&[][..], Node::entries);
+    for name in touched {
+        if let Some(old) = keys.by_name.get(*name) {
+            keys.by_digest.remove(&sha256(old.secret.expose()));
+        }
+        if !entries.iter().any(|entry| entry.key == *name) {
+            keys.by_name.shift_remove(*name);
         }
     }
-    (keys, by_digest)
+    let mut seen = Seen::new();
+    for entry in entries {
+        let (key, digest) = one(check, entry, quotas, &mut seen)?;
+        if keys.by_digest.insert(digest, Arc::clone(&key)).is_some() {
+            return None;
+        }
+        keys.by_name.insert(Arc::clone(&key.name), key);
+    }
+    Some(keys)
 }
 
 fn read_key(

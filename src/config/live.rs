@@ -19,6 +19,7 @@ use super::draft::Draft;
 use super::edit::EditError;
 use super::fault::{Fault, describe};
 use super::file::{self, Prepared, Stamp};
+use super::recheck::recheck;
 use super::seal::{self, Which};
 use crate::vault::Vault;
 
@@ -103,7 +104,22 @@ pub enum WriteError {
 }
 
 /// A draft's text, and what it means.
-type Settled = Result<(String, Config), WriteError>;
+struct Settled {
+    text: String,
+    config: Config,
+    /// Whether secrets in it are sealed, if they are to be.
+    sealed: bool,
+}
+
+impl Settled {
+    const fn unsealed(text: String, config: Config) -> Self {
+        Self {
+            text,
+            config,
+            sealed: false,
+        }
+    }
+}
 
 impl Live {
     /// Reads the file, which is created if it isn't there. Without a path it
@@ -209,12 +225,19 @@ impl Live {
             return Ok(self.load());
         }
         let (settled, prepared) = self.settled_and_prepared(&draft);
-        let (text, config) = settled?;
+        let Settled {
+            text,
+            config,
+            sealed,
+        } = settled?;
         let which = match draft.is_replaced() {
             true => Which::All,
             false => Which::Changed,
         };
-        let text = self.sealed(draft.on_disk(), &text, which)?;
+        let text = match sealed {
+            true => text,
+            false => self.sealed(draft.on_disk(), &text, which)?,
+        };
         let prepared = prepared.filter(|_| text == draft.text());
         Ok(self.put(&mut state, draft.on_disk(), (text, prepared), config)?)
     }
@@ -331,8 +354,11 @@ impl Live {
     fn settled_and_prepared<'d>(
         &self,
         draft: &'d Draft,
-    ) -> (Settled, Option<io::Result<Prepared<'d>>>) {
-        if self.vault.has_key() {
+    ) -> (
+        Result<Settled, WriteError>,
+        Option<io::Result<Prepared<'d>>>,
+    ) {
+        if self.vault.has_key() && draft.outcome().is_none() {
             return (self.settled(draft), None);
         }
         std::thread::scope(|scope| {
@@ -343,11 +369,13 @@ impl Live {
     }
 
     /// The draft's text and what it means, its guesses checked.
-    fn settled(&self, draft: &Draft) -> Settled {
-        if let Some(document) = draft.outcome()
-            && let Ok(config) = check_document(document, &*self.environment, folder(&self.path))
-        {
-            return Ok((draft.text().to_owned(), config));
+    fn settled(&self, draft: &Draft) -> Result<Settled, WriteError> {
+        if let Some(config) = self.known(draft) {
+            return Ok(Settled {
+                text: draft.text().to_owned(),
+                config,
+                sealed: true,
+            });
         }
         let outcome = self.check(draft.text());
         if draft.is_guessed() {
@@ -361,16 +389,25 @@ impl Live {
             let careful = (!meant).then(|| draft.careful()).transpose()?;
             if let Some(text) = careful.filter(|text| text != draft.text()) {
                 let config = self.check(&text).map_err(WriteError::Refused)?;
-                return Ok((text, config));
+                return Ok(Settled::unsealed(text, config));
             }
         }
         match outcome {
-            Ok(config) => Ok((draft.text().to_owned(), config)),
+            Ok(config) => Ok(Settled::unsealed(draft.text().to_owned(), config)),
             Err(faults) => Err(match self.faults_by_hand(draft) {
                 Some(faults) => WriteError::FileRefused(faults),
                 None => WriteError::Refused(faults),
             }),
         }
+    }
+
+    /// What a draft means whose outcome is known without reading its text, if
+    /// nothing is wrong with it.
+    fn known(&self, draft: &Draft) -> Option<Config> {
+        let says = draft.outcome()?;
+        let (environment, base) = (&*self.environment, folder(&self.path));
+        let little = recheck(draft.in_force(), says, &draft.touched(), environment, base);
+        little.or_else(|| check_document(says.clone(), environment, base).ok())
     }
 
     /// What is wrong with the file as it was on disk, unless it was replaced.

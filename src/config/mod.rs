@@ -21,6 +21,7 @@ mod key;
 pub mod live;
 mod provider;
 mod quota;
+mod recheck;
 mod reference;
 mod region;
 mod schema;
@@ -60,7 +61,7 @@ pub fn knows(name: &str) -> bool {
 }
 
 /// The configuration in force, as one immutable snapshot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Counts the configurations taken up since start, from 1.
     pub revision: u64,
@@ -105,6 +106,8 @@ pub struct Config {
     /// One line for each thing that the file asks for and that does not work
     /// yet.
     pub warnings: Vec<String>,
+    /// What [`Config::warnings`] are made from.
+    pub(in crate::config) asked: Vec<check::Asked>,
     pub(in crate::config) alias_by_name: HashMap<Arc<str>, Arc<Alias>>,
     pub(in crate::config) key_by_digest: HashMap<[u8; 32], Arc<Key>>,
 }

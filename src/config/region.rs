@@ -61,6 +61,20 @@ pub(super) fn names<'t>(text: &'t str, section: &str) -> Option<Vec<&'t str>> {
     Some(block.keys.into_iter().map(|(_, name)| name).collect())
 }
 
+/// The names of all sections, in order.
+pub(super) fn sections(text: &str) -> Option<Vec<&str>> {
+    let block = Block::of(text)?;
+    Some(block.keys.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Behind everything, where a new section would be written.
+pub(super) const fn end(text: &str) -> Region {
+    Region {
+        range: text.len()..text.len(),
+        head: String::new(),
+    }
+}
+
 /// The text without an entry, if its section has others.
 pub(super) fn without(text: &str, section: &str, name: &str) -> Option<String> {
     let block = inside(text, section)?;

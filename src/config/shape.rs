@@ -15,7 +15,7 @@ use super::tree::{Entry, Node, Yaml};
 pub(in crate::config) struct Findings {
     pub(in crate::config) faults: Vec<Fault>,
     /// What the file asks for that does not work yet, and where.
-    pub(in crate::config) asked: Vec<(&'static str, String)>,
+    pub(in crate::config) asked: Vec<(&'static str, Vec<String>)>,
 }
 
 /// Holds the whole file against a table.
@@ -272,7 +272,7 @@ impl<'n> Walk<'n> {
         }
         if let Some(feature) = field.later.filter(|_| asks(&entry.value)) {
             let path: Vec<String> = self.path.iter().map(Step::to_string).collect();
-            self.found.asked.push((feature, path.join(".")));
+            self.found.asked.push((feature, path));
         }
         self.value(&entry.value, &field.shape, entry.place);
     }
