@@ -7,7 +7,6 @@
 
 use serde_json::Value as Json;
 
-use super::translation;
 use crate::config::{Alias, Endpoint};
 use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
@@ -99,14 +98,14 @@ pub(super) fn check(
     endpoint: &Endpoint,
 ) -> Result<(), Invalid> {
     let listed = candidate.listed.as_deref();
-    let known = translation::capabilities(endpoint, &candidate.model, listed);
+    let known = candidate.capabilities(endpoint.protocol);
     let said = |name: &str| listed?.capabilities.as_ref()?.get(name)?.as_u64();
     let context = said("context")
         .or_else(|| metadata(alias, &CONTEXT))
-        .or(known.context);
+        .or_else(|| known?.context);
     let output = said("max_output")
         .or_else(|| metadata(alias, &OUTPUT))
-        .or(known.max_output);
+        .or_else(|| known?.max_output);
     context.map_or(Ok(()), |context| need.fit(context, output))
 }
 

@@ -1,7 +1,6 @@
 //! A request for a candidate that speaks another protocol: read once, written
 //! for each candidate anew.
 
-use std::borrow::Cow;
 use std::str::Utf8Error;
 use std::sync::{LazyLock, OnceLock};
 
@@ -12,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use super::plan::{Plan, Way};
 use super::quirks::Quirks;
 use super::{Work, count};
-use crate::config::{Endpoint, ProviderModel};
+use crate::config::Endpoint;
 use crate::exchange::Exchange;
 use crate::protocol::capabilities::Capabilities;
 use crate::protocol::estimate;
@@ -72,13 +71,13 @@ impl<'w> Source<'w> {
         };
         let mut tape = Tape::new();
         let text = std::str::from_utf8(&body).map_err(|error| not_text(&error))?;
-        let mended = mended(text);
+        tape.parse(text).map_err(|fault| unreadable(&fault))?;
+        if !tape.is_odd() {
+            return Ok((body, tape));
+        }
+        let mended = mended(text).into_owned();
         tape.parse(&mended).map_err(|fault| unreadable(&fault))?;
-        let other = match mended {
-            Cow::Owned(mended) => Some(mended),
-            Cow::Borrowed(_) => None,
-        };
-        Ok((other.map_or(body, Bytes::from), tape))
+        Ok((Bytes::from(mended), tape))
     }
 
     /// What the client asks for.
@@ -199,19 +198,6 @@ const fn translates(protocol: Protocol) -> bool {
     )
 }
 
-/// What a model at a provider can do: what is known, and the operator's word.
-pub(super) fn capabilities(
-    endpoint: &Endpoint,
-    model: &str,
-    listed: Option<&ProviderModel>,
-) -> Capabilities {
-    let known = Capabilities::of(endpoint.protocol, endpoint.authority.host(), model);
-    match listed.and_then(|listed| listed.capabilities.as_ref()) {
-        Some(words) => known.overridden(words),
-        None => known,
-    }
-}
-
 /// Writes the request for a candidate. `strict` turns the first change that may
 /// touch the output into a refusal.
 pub(super) fn translate<'a>(
@@ -222,7 +208,7 @@ pub(super) fn translate<'a>(
     settings: &Settings<'_>,
 ) -> Result<Plan<'a>, Invalid> {
     let request = &decoded.request;
-    let able = capabilities(endpoint, &candidate.model, candidate.listed.as_deref());
+    let able = able(candidate, endpoint)?;
     let pauses = may_pause(request, endpoint.protocol);
     // A document of Messages can't be put together from several.
     let rounds = pauses && endpoint.protocol == Protocol::Messages;
@@ -230,7 +216,7 @@ pub(super) fn translate<'a>(
     let target = Target {
         protocol: endpoint.protocol,
         model: &candidate.model,
-        capabilities: &able,
+        capabilities: able,
         account: &candidate.provider.id,
         stream,
     };
@@ -273,6 +259,12 @@ pub(super) fn translate<'a>(
         strict: settings.quirks.strict,
         tap: None,
     })
+}
+
+/// What the candidate can do there; every endpoint of its provider is known.
+fn able<'c>(candidate: &'c Candidate, endpoint: &Endpoint) -> Result<&'c Capabilities, Invalid> {
+    let able = candidate.capabilities(endpoint.protocol);
+    able.ok_or_else(|| Invalid::request("model", "the provider does not speak that protocol"))
 }
 
 /// What the configuration and the client's key say about translating.

@@ -4,14 +4,17 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
 
 use super::permit::Permits;
 use super::standing::{Rules, Standing, Standings};
-use crate::config::{Alias, Config, Provider, ProviderModel, Selector, Target, TargetGroup};
+use crate::config::{
+    Alias, Config, Endpoint, Provider, ProviderModel, Selector, Target, TargetGroup,
+};
 use crate::protocol::Protocol;
+use crate::protocol::capabilities::Capabilities;
 use crate::usage::catalogue::Catalogue;
 use crate::usage::pricing::Price;
 
@@ -39,9 +42,25 @@ pub struct Candidate {
     pub compared: Option<f32>,
     /// A bit for each protocol that it speaks.
     speaks: u16,
+    /// What it can do at each of its provider's endpoints, in their order. Worked
+    /// out when the first request asks, for every one after it.
+    able: OnceLock<Box<[Capabilities]>>,
 }
 
 impl Candidate {
+    /// What the model can do where that is spoken to its provider: what is known,
+    /// and the operator's word. `None` where that is not spoken.
+    #[must_use]
+    pub fn capabilities(&self, protocol: Protocol) -> Option<&Capabilities> {
+        let endpoints = &self.provider.endpoints;
+        let place = endpoints.iter().position(|at| at.protocol == protocol)?;
+        let able = |at: &Endpoint| capabilities(at, &self.model, self.listed.as_deref());
+        let all = self
+            .able
+            .get_or_init(|| endpoints.iter().map(able).collect());
+        all.get(place)
+    }
+
     /// Whether it speaks that protocol without translation.
     #[must_use]
     pub const fn speaks(&self, protocol: Protocol) -> bool {
@@ -276,7 +295,16 @@ impl<'a> Builder<'a> {
             provider: Arc::clone(provider),
             model,
             listed,
+            able: OnceLock::new(),
         });
+    }
+}
+
+fn capabilities(at: &Endpoint, model: &str, listed: Option<&ProviderModel>) -> Capabilities {
+    let known = Capabilities::of(at.protocol, at.authority.host(), model);
+    match listed.and_then(|listed| listed.capabilities.as_ref()) {
+        Some(words) => known.overridden(words),
+        None => known,
     }
 }
 

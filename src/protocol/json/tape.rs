@@ -47,6 +47,7 @@ impl Node {
 pub struct Tape {
     nodes: Vec<Node>,
     open: Vec<u32>,
+    odd: bool,
 }
 
 impl Tape {
@@ -66,6 +67,7 @@ impl Tape {
     pub fn parse<'t>(&'t mut self, text: &'t str) -> Result<Value<'t>, Fault> {
         self.nodes.clear();
         self.open.clear();
+        self.odd = false;
         if u32::try_from(text.len()).is_err() {
             return Err(Fault {
                 at: 0,
@@ -82,6 +84,13 @@ impl Tape {
             nodes: &self.nodes,
             at: 0,
         })
+    }
+
+    /// Whether half a surrogate pair stands alone in the document that was parsed
+    /// last: [`mended`](super::mended) is for such.
+    #[must_use]
+    pub const fn is_odd(&self) -> bool {
+        self.odd
     }
 
     /// The document that was parsed last, which must be given again.
@@ -150,6 +159,7 @@ impl Visit for Visitor<'_, '_> {
             _ => false,
         };
         self.push(kind, start, end)?.odd = odd;
+        self.tape.odd |= odd;
         Ok(())
     }
 
@@ -328,28 +338,33 @@ impl<'t> Value<'t> {
     /// nearly all parsers have it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Self> {
-        let mut inside = self.inside(Kind::Object);
+        let object = self.node().filter(|node| node.kind == Kind::Object)?;
+        let mut at = self.at + 1;
         let mut last = None;
-        while let (Some(key), Some(value)) = (inside.step(), inside.step()) {
-            if key.is(name) {
+        while at < object.next as usize {
+            let [key, value] = self.nodes.get(at..at + 2)? else {
+                return None;
+            };
+            if self.is_named(key, at, name) {
                 key.see();
-                last = Some(value);
+                last = Some(at + 1);
             }
+            at = value.next as usize;
         }
-        last
+        last.map(|at| Self { at, ..*self })
     }
 
-    /// Whether it is the string that means this. Names are compared more often than
-    /// anything else is done: as bytes, where nothing is escaped.
-    fn is(&self, text: &str) -> bool {
-        match self.node() {
-            Some(node) if node.kind == Kind::Plain => {
-                let inner = node.start as usize + 1..(node.end as usize).saturating_sub(1);
-                inner.len() == text.len()
-                    && self.text.as_bytes().get(inner) == Some(text.as_bytes())
-            }
-            _ => self.as_str().is_some_and(|found| found.is(text)),
+    /// Whether the key at that place is this name. Names are compared more often than
+    /// anything else is done: by their length first, and as bytes, where nothing is
+    /// escaped.
+    fn is_named(&self, key: &Node, at: usize, name: &str) -> bool {
+        if key.kind == Kind::Plain {
+            let (start, end) = (key.start as usize + 1, key.end as usize - 1);
+            return end - start == name.len()
+                && self.text.as_bytes().get(start..end) == Some(name.as_bytes());
         }
+        let key = Self { at, ..*self };
+        key.as_str().is_some_and(|found| found.is(name))
     }
 
     /// The member whose name is meant; the last one, if there are several.
