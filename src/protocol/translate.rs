@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::capabilities::Capabilities;
 use super::error::UpstreamError;
 use super::filter::Fixups;
-use super::ir::{Delta, Invalid, Request, Response};
+use super::ir::{Delta, Invalid, Part, Request, Response};
 use super::json::Value;
 use super::notes::Notes;
 use super::{Protocol, chat, gemini, lost, messages, responses, unread};
@@ -165,7 +165,7 @@ pub fn decode_response(protocol: Protocol, body: Value<'_>) -> Result<Response<'
 /// Writes a whole answer for a client.
 #[must_use]
 pub fn encode_response(response: &Response<'_>, reply: &Reply) -> Bytes {
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(room(response));
     match reply.protocol {
         Protocol::Responses => responses::response::encode(response, reply, &mut out),
         Protocol::Messages => messages::response::encode(response, reply, &mut out),
@@ -174,6 +174,19 @@ pub fn encode_response(response: &Response<'_>, reply: &Reply) -> Bytes {
         _ => chat::response::encode(response, reply, &mut out),
     }
     out.freeze()
+}
+
+/// About how many bytes an answer takes when it is written: growing step by step
+/// would move it as often.
+fn room(response: &Response<'_>) -> usize {
+    let text = |part: &Part<'_>| match part {
+        Part::Text(text) => text.text.len(),
+        Part::Refusal(text) => text.len(),
+        Part::Reasoning(thought) => thought.text.len(),
+        _ => 256,
+    };
+    let parts = response.choices.iter().flat_map(|choice| &choice.parts);
+    1024 + parts.map(text).sum::<usize>()
 }
 
 /// Reads a provider's stream, event by event.

@@ -60,24 +60,35 @@ pub(crate) fn tier<'a>(service: &'a Str<'_>) -> Str<'a> {
 #[derive(Default)]
 struct Spoken<'p> {
     pieces: Vec<Cow<'p, str>>,
+    /// Whether somebody has to be told where in it something stands; to count
+    /// characters is to look at each.
+    counts: bool,
     characters: usize,
+    filled: bool,
 }
 
 impl<'p> Spoken<'p> {
+    fn count(&mut self, text: &Str<'_>) {
+        self.filled |= !text.is_empty();
+        if self.counts {
+            self.characters += text.characters();
+        }
+    }
+
     fn push(&mut self, text: &'p Str<'_>) {
-        self.characters += text.characters();
+        self.count(text);
         self.pieces.push(text.inner());
     }
 
     fn push_owned(&mut self, text: String) {
         let text = Str::from(text);
-        self.characters += text.characters();
+        self.count(&text);
         self.pieces.push(Cow::Owned(text.inner().into_owned()));
     }
 
     /// A blank line, if there is something to set it apart from.
     fn apart(&mut self) {
-        if self.characters > 0 {
+        if self.filled {
             self.characters += 2;
             self.pieces.push(Cow::Borrowed("\\n\\n"));
         }
@@ -113,11 +124,19 @@ struct Writer<'p, 'a> {
 
 impl<'p, 'a> Writer<'p, 'a> {
     fn new(choice: &'p Choice<'a>, reply: &'p Reply) -> Self {
+        let cites =
+            |part: &Part<'_>| matches!(part, Part::Text(text) if !text.annotations.is_empty());
         let mut writer = Self {
             reply,
             choice,
-            content: Spoken::default(),
-            reasoning: Spoken::default(),
+            content: Spoken {
+                counts: choice.parts.iter().any(cites),
+                ..Spoken::default()
+            },
+            reasoning: Spoken {
+                counts: true,
+                ..Spoken::default()
+            },
             refusal: Spoken::default(),
             cited: Vec::new(),
             thoughts: Vec::new(),

@@ -114,10 +114,15 @@ impl<'a> Reader<'a> {
         let mut joined = String::new();
         let mut characters = 0;
         let several = self.texts.len() > 1;
+        let cites = |block: &Value<'_>| block.some("citations").is_some();
+        let cited = self.texts.iter().any(cites);
         for block in self.texts.drain(..) {
             let text = block.some("text").and_then(|text| text.as_str());
             let text = text.unwrap_or_default();
-            let end = characters + text.characters();
+            // Where a citation stands is told in characters, and counting them has
+            // to look at each.
+            let length = if cited { text.characters() } else { 0 };
+            let end = characters + length;
             let citations = block.some("citations");
             let citations = citations.iter().flat_map(Value::items);
             for mut annotation in citations.filter_map(citation::decode) {
