@@ -345,9 +345,10 @@ impl Exchange {
         self.capture = self.books.captures.begin(&key.name, on_error);
     }
 
-    /// The gateway asks for itself, where `key` may; the row names no key.
+    /// The gateway asks on behalf of `key`, which pays for it.
     pub fn internal(&mut self, key: &Arc<Key>, attribution: Box<str>) {
         if let Some(row) = &mut self.row {
+            row.key = Some(Arc::clone(&key.name));
             row.attribution = Some(attribution);
         }
         self.key = Some(Arc::clone(key));

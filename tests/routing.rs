@@ -523,6 +523,45 @@ fn a_route_is_explained_and_nothing_is_sent() {
 }
 
 #[test]
+fn a_route_is_explained_with_the_quotas_that_would_refuse_it() {
+    let alias = "  a: { selector: in_order, targets: [ { provider: first, model: m }, { provider: second, model: n } ] }";
+    let quotas = "user_quotas:\n\
+        \x20 of-first: { type: daily, limitType: requests, limit: 1, allowedProviders: [first] }\n\
+        \x20 of-all: { type: daily, limitType: tokens, limit: 100000 }\n";
+    let text = file("", alias, quotas).replace(
+        "app: { secret:",
+        "app: { quotas: [of-first, of-all], secret:",
+    );
+    let gateway = Gateway::with(&text);
+    let explain = |body: Value| {
+        let told = gateway.admin("POST", "/v0/management/route/explain", &body);
+        told.expect(200).json()
+    };
+    let told = explain(json!({ "model": "a", "key": "app" }));
+    assert_eq!(told["quotas"][0]["name"], "of-first");
+    assert_eq!(told["quotas"][0]["allowed"], true);
+    assert_eq!(told["candidates"][0]["passedOver"], Value::Null);
+    chat(&gateway, "a").expect(200);
+    gateway.rows(1);
+    let told = explain(json!({ "model": "a", "key": "app" }));
+    assert_eq!(told["quotas"][0]["allowed"], false);
+    assert_eq!(told["quotas"][1]["allowed"], true);
+    assert_eq!(
+        told["candidates"][0]["passedOver"],
+        "quota_exceeded:of-first"
+    );
+    assert_eq!(told["candidates"][1]["passedOver"], Value::Null);
+    // That is where it goes.
+    let answer = chat(&gateway, "a").expect(200);
+    assert_eq!(
+        answer.header("x-plexus-route"),
+        Some("second/n; attempts=1")
+    );
+    let told = explain(json!({ "model": "a" }));
+    assert_eq!(told["quotas"], json!([]));
+}
+
+#[test]
 fn heartbeats_do_not_hide_that_a_stream_does_not_begin() {
     let upstream = Upstream::start(|mut wire| {
         if wire.request().is_none() {

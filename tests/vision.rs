@@ -115,7 +115,7 @@ fn any_client_and_any_blind_target_are_told_in_words_and_each_image_is_described
         .collect();
     assert_eq!((rows.len(), described.len()), (requests + 1, 1));
     let row = described[0];
-    assert_eq!(row["apiKey"], Value::Null);
+    assert_eq!(row["apiKey"], "app");
     assert_eq!(row["incomingModelAlias"], "eyes");
     assert_eq!(row["provider"], "seer");
     assert_eq!(row["responseStatus"], "success");
@@ -296,6 +296,43 @@ fn who_asks_about_an_image_that_is_being_described_waits_for_that() {
         }
     });
     assert_eq!(seer.requests(), 1);
+}
+
+#[test]
+fn descriptions_count_on_the_quota_of_the_key_that_asks() {
+    let seer = seer();
+    let text = file(&format!("http://{}/v1", seer.address));
+    let text = text.replace("app: { secret:", "app: { quotas: [few], secret:");
+    let gateway = Gateway::with(&format!(
+        "{text}user_quotas: {{ few: {{ type: daily, limitType: requests, limit: 4 }} }}\n"
+    ));
+    for number in [1, 2] {
+        let told = ask(&gateway, "to-chat", number).expect(200);
+        assert_eq!(told.header("x-plexus-notes"), Some("emulated:images"));
+        // The answer's head is sent before the description's row is written.
+        gateway.rows(2 * number);
+    }
+    // Two requests and two descriptions: nothing is left.
+    ask(&gateway, "to-chat", 2).expect(429);
+    let rows = gateway.rows(5);
+    assert!(rows.iter().all(|row| row["apiKey"] == "app"), "{rows:?}");
+    assert_eq!(seer.requests(), 2);
+}
+
+#[test]
+fn an_image_that_no_quota_is_left_for_is_not_described() {
+    let seer = seer();
+    let text = file(&format!("http://{}/v1", seer.address));
+    let text = text.replace("app: { secret:", "app: { quotas: [one], secret:");
+    let gateway = Gateway::with(&format!(
+        "{text}user_quotas: {{ one: {{ type: daily, limitType: requests, limit: 1 }} }}\n"
+    ));
+    let told = ask(&gateway, "to-chat", 1).expect(200);
+    assert_eq!(
+        told.header("x-plexus-notes"),
+        Some("dropped:image_descriptions")
+    );
+    assert_eq!(seer.requests(), 0);
 }
 
 #[test]

@@ -46,7 +46,7 @@ use crate::upstream::COUNT;
 use attempt::Answered;
 use failover::Choice;
 pub use failure::{Refusal, answer as refuse};
-pub(crate) use quota::number;
+pub(crate) use quota::{number, prompt as likely, refusal as quota_refusal};
 
 // Looking a field up by its name as text would read the name each time.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");

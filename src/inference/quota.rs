@@ -1,6 +1,7 @@
 //! admit: what a request is likely to take of its key's quotas is reserved; and
 //! what clients are told of it.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use serde_json::Number;
@@ -11,7 +12,7 @@ use crate::config::QuotaCounts;
 use crate::exchange::Exchange;
 use crate::protocol::Protocol;
 use crate::protocol::error::{BlockingQuota, QuotaNote};
-use crate::quota::{Exceeded, Prompt, Reservation, Told, text_bytes};
+use crate::quota::{Exceeded, List, Prompt, Reservation, Told, text_bytes};
 use crate::routing::{Candidate, Resolution};
 
 const QUOTA: HeaderName = HeaderName::from_static("x-plexus-quota");
@@ -37,11 +38,12 @@ pub(super) fn admit(
     if work.is_count() {
         return Ok(());
     }
-    let prompt = Prompt {
-        bytes: if list.measures() { bytes(work) } else { 0 },
-        generates: generates(work.ask.protocol),
-        nanos_per_token: dearest(resolution),
+    // Forms hold files.
+    let frames: &[Bytes] = match work.peeked {
+        Some(_) => &work.frames,
+        None => &[],
     };
+    let prompt = prompt(&list, work.ask.protocol, frames, resolution);
     let alias = &resolution.route.canonical;
     let reservation = Reservation::admit(list, alias, prompt, now)
         .map_err(|exceeded| Refusal::quota(&exceeded))?;
@@ -49,12 +51,22 @@ pub(super) fn admit(
     Ok(())
 }
 
-/// Bytes of the body that are text; those of forms are files.
-fn bytes(work: &Work) -> u64 {
-    if work.peeked.is_none() {
-        return 0;
+/// What is known of a request before it is sent, as far as those quotas ask.
+pub(crate) fn prompt(
+    list: &List,
+    protocol: Protocol,
+    frames: &[Bytes],
+    resolution: &Resolution,
+) -> Prompt {
+    Prompt {
+        bytes: if list.measures() {
+            text_bytes(frames)
+        } else {
+            0
+        },
+        generates: generates(protocol),
+        nanos_per_token: dearest(resolution),
     }
-    text_bytes(&work.frames)
 }
 
 const fn generates(protocol: Protocol) -> bool {
@@ -76,10 +88,12 @@ fn dearest(resolution: &Resolution) -> u64 {
 
 /// Why a candidate is passed over.
 pub(super) fn reason(exceeded: &Exceeded) -> String {
-    let first = exceeded.blocking.first();
-    first.map_or_else(String::new, |told| {
-        format!("quota_exceeded:{}", told.quota.name)
-    })
+    exceeded.blocking.first().map_or_else(String::new, refusal)
+}
+
+/// That quota's refusal in a word.
+pub(crate) fn refusal(told: &Told) -> String {
+    format!("quota_exceeded:{}", told.quota.name)
 }
 
 /// What no target is left for: every candidate was kept from the request by a

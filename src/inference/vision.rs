@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::failover::{self, Choice};
 use super::plan::{self, Planner};
+use super::quota;
 use super::translation::{self, Source};
 use super::{Ask, Refusal, Work, failure, wall_ms};
 use crate::app::Core;
@@ -141,8 +142,7 @@ impl<'a> Sight<'a> {
         let from = self.work.ask.protocol;
         let endpoint =
             plan::endpoint(candidate, from).or_else(|| translation::endpoint(candidate, from))?;
-        let listed = candidate.listed.as_deref();
-        let able = translation::capabilities(endpoint, &candidate.model, listed);
+        let able = candidate.capabilities(endpoint.protocol)?;
         if !able.image_b64 {
             return Some(Blindness::Whole);
         }
@@ -332,9 +332,10 @@ impl Search {
 }
 
 /// The describer may be any model; the providers that an image may go to are
-/// those that the caller's key allows.
+/// those that the caller's key allows, and its quotas pay.
 fn describers_key(key: &Key) -> Key {
     Key {
+        quotas: key.quotas.clone(),
         allowed_providers: key.allowed_providers.clone(),
         excluded_providers: key.excluded_providers.clone(),
         strict: Some(false),
@@ -424,6 +425,7 @@ impl Asker {
             internal: true,
         };
         let work = self.work(body)?;
+        quota::admit(&self.core, exchange, &work, &choice.resolution)?;
         failover::attempt_each(&self.core, exchange, &work, &choice).await
     }
 

@@ -74,16 +74,18 @@ impl Standing {
 
     /// As the API shows them.
     pub(super) fn shown(&self) -> Vec<Value> {
-        let source = if self.is_default {
-            "default"
-        } else {
-            "assigned"
-        };
+        let source = source(self.is_default);
         self.quotas.iter().map(|told| shown(told, source)).collect()
     }
 }
 
-fn shown(told: &Told, source: &str) -> Value {
+/// Where a key has its quotas from.
+pub(super) const fn source(is_default: bool) -> &'static str {
+    if is_default { "default" } else { "assigned" }
+}
+
+/// A quota as the API shows it.
+pub(super) fn shown(told: &Told, source: &str) -> Value {
     let quota = &told.quota;
     let lists = [
         ("allowedProviders", &quota.allowed_providers),

@@ -8,13 +8,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::quota::{shown, source};
 use super::{Answer, Call, Refusal, Reply};
 use crate::config::{Key, Secret, Selector};
+use crate::inference::{self, likely, quota_refusal};
 use crate::protocol::Protocol;
+use crate::quota::{List, Rule, Told};
 use crate::routing::dice::Dice;
 use crate::routing::explain::{Considered, Explanation, explain as explained, pinned};
 use crate::routing::session::Sessions;
-use crate::routing::{Asked, Unresolved};
+use crate::routing::{Asked, Resolution, Unresolved};
 
 /// The candidates in order, what their selectors saw, and why other targets are
 /// left out.
@@ -49,17 +52,23 @@ fn reply(call: &Call, request: &Map<String, Value>) -> Result<Value, Refusal> {
     };
     let resolution = switchboard.resolve(config, &key, asked, &mut Dice::new(1));
     let mut resolution = resolution.map_err(|unresolved| refused(&unresolved))?;
+    let frames: Vec<Bytes> = body
+        .map(|body| body.to_string().into())
+        .into_iter()
+        .collect();
     let alias = resolution.route.alias.clone().filter(|alias| alias.sticky);
     let sessions = alias.map_or_else(Sessions::default, |alias| {
-        let frames: Vec<Bytes> = body
-            .map(|body| body.to_string().into())
-            .into_iter()
-            .collect();
         Sessions::of(&alias.id, protocol, &headers(request), &frames)
     });
     let pin = pinned(switchboard, sessions);
     switchboard.stick(&mut resolution, sessions);
     let explanation = explained(config, named.as_deref(), asked, &resolution);
+    let list = call
+        .app()
+        .quotas
+        .of(config, &key, inference::wall_ms())
+        .filter(|_| named.is_some());
+    let quotas = Quotas::of(list.as_deref(), protocol, &frames, &resolution);
     let target = |number| {
         let candidates = resolution.route.candidates.iter();
         let mut known = candidates.filter(|known| known.standing.number == number);
@@ -73,16 +82,64 @@ fn reply(call: &Call, request: &Map<String, Value>) -> Result<Value, Refusal> {
         "conversation": sessions.all().next().is_some(),
         "pinnedTo": pin.and_then(target),
         "retryBudget": switchboard.budget.left(),
-        "candidates": candidates(&explanation),
+        "quotas": quotas.shown(),
+        "candidates": candidates(&explanation, &quotas),
         "leftOut": left_out(&explanation),
     }))
 }
 
-fn candidates(explanation: &Explanation) -> Vec<Value> {
-    explanation.candidates.iter().map(considered).collect()
+/// The key's quotas as they stand for the request.
+#[derive(Default)]
+struct Quotas<'l> {
+    weighed: Vec<(&'l Rule, Told)>,
+    source: &'static str,
 }
 
-fn considered(candidate: &Considered) -> Value {
+impl<'l> Quotas<'l> {
+    fn of(
+        list: Option<&'l List>,
+        protocol: Protocol,
+        frames: &[Bytes],
+        resolution: &Resolution,
+    ) -> Self {
+        let Some(list) = list else {
+            return Self::default();
+        };
+        let prompt = likely(list, protocol, frames, resolution);
+        let weighed = list.weighed(&resolution.route.canonical, prompt, inference::wall_ms());
+        Self {
+            weighed: weighed.collect(),
+            source: source(list.is_default()),
+        }
+    }
+
+    fn shown(&self) -> Vec<Value> {
+        let weighed = self.weighed.iter();
+        weighed.map(|(_, told)| shown(told, self.source)).collect()
+    }
+
+    /// Which of them would refuse the request for that candidate.
+    fn refusal(&self, candidate: &Considered) -> Option<String> {
+        let refuses = |rule: &Rule, told: &Told| {
+            !told.allows() && rule.covers(&candidate.provider, &candidate.model)
+        };
+        let mut weighed = self.weighed.iter();
+        let (_, told) = weighed.find(|(rule, told)| refuses(rule, told))?;
+        Some(quota_refusal(told))
+    }
+}
+
+fn candidates(explanation: &Explanation, quotas: &Quotas<'_>) -> Vec<Value> {
+    let candidates = explanation.candidates.iter();
+    let shown = candidates.map(|candidate| {
+        let passed_over = quotas.refusal(candidate);
+        let passed_over = passed_over.or_else(|| candidate.passed_over.clone());
+        considered(candidate, passed_over)
+    });
+    shown.collect()
+}
+
+fn considered(candidate: &Considered, passed_over: Option<String>) -> Value {
     let averages = &candidate.averages;
     json!({
         "provider": candidate.provider,
@@ -96,7 +153,7 @@ fn considered(candidate: &Considered) -> Value {
         "avgTtftMs": averages.ttft_ms,
         "avgTokensPerSec": averages.speed,
         "avgE2eTokensPerSec": averages.overall_speed,
-        "passedOver": candidate.passed_over,
+        "passedOver": passed_over,
     })
 }
 

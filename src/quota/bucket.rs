@@ -204,9 +204,14 @@ impl Bucket {
 
     /// How it stands for a request of the least size.
     pub(super) fn level(&self, measure: Measure, now: i64) -> Level {
+        self.level_for(measure, 0, now)
+    }
+
+    /// How it stands for a request that takes so much, of which nothing is held.
+    pub(super) fn level_for(&self, measure: Measure, amount: u64, now: i64) -> Level {
         let mut state = *self.state.lock();
         state.advance(measure, now);
-        state.level(measure, measure.least, now)
+        state.level(measure, amount.max(measure.least), now)
     }
 
     /// What is used, whatever is held.

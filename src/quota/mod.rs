@@ -96,6 +96,34 @@ impl List {
             .collect()
     }
 
+    /// Each quota as it stands for a request like that one, of which nothing is
+    /// reserved: what does not allow it would refuse it where the rule covers the
+    /// target.
+    pub fn weighed(
+        &self,
+        alias: &str,
+        prompt: Prompt,
+        now: i64,
+    ) -> impl Iterator<Item = (&Rule, Told)> {
+        let Estimate { tokens, nanos } = self.estimate(Places::of(&self.key, alias), prompt);
+        self.rules.iter().map(move |rule| {
+            let amount = rule.amount(1, tokens, nanos);
+            let level = rule.bucket.level_for(rule.measure, amount, now);
+            (rule, rule.told(level, now))
+        })
+    }
+
+    /// What such a request is likely to take; nothing, where only requests count.
+    fn estimate(&self, places: Places, prompt: Prompt) -> Estimate {
+        if self.measures {
+            return self.guesses.estimate(places, prompt);
+        }
+        Estimate {
+            tokens: 0,
+            nanos: 0,
+        }
+    }
+
     /// Whether they come from `default_quotas`.
     #[must_use]
     pub const fn is_default(&self) -> bool {

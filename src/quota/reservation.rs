@@ -34,14 +34,7 @@ impl Reservation {
         now: i64,
     ) -> Result<Box<Self>, Exceeded> {
         let places = Places::of(&list.key, alias);
-        let estimate = if list.measures {
-            list.guesses.estimate(places, prompt)
-        } else {
-            Estimate {
-                tokens: 0,
-                nanos: 0,
-            }
-        };
+        let estimate = list.estimate(places, prompt);
         let mut reservation = Box::new(Self {
             holds: list.rules.iter().map(|_| None).collect(),
             list,

@@ -217,3 +217,29 @@ fn another_limit_goes_on_from_what_was_used_and_another_kind_begins_anew() {
     let _renewed = quotas.renewed(&fourth, DAY);
     assert!(quotas.buckets.lock().is_empty(), "nothing is left to keep");
 }
+
+#[test]
+fn a_request_is_weighed_as_it_would_be_admitted_and_nothing_is_held_for_it() {
+    let config = config(
+        "keys: { k: { secret: s, quotas: [tokens] } }\n\
+         user_quotas: { tokens: { type: daily, limitType: tokens, limit: 9000 } }\n",
+    );
+    let quotas = quotas(&config);
+    let list = quotas.named(&config, "k", 1).unwrap();
+    let allows = |bytes| {
+        let prompt = Prompt { bytes, ..PROMPT };
+        let mut weighed = list.weighed("alias", prompt, 1);
+        weighed.next().is_some_and(|(_, told)| told.allows())
+    };
+    assert!(allows(400_000), "who comes alone is let in");
+    let held = admit(&quotas, &config, "k", 1).unwrap();
+    assert!(allows(40) && allows(40), "weighing takes nothing");
+    assert!(!allows(4_000));
+    let long = Prompt {
+        bytes: 4_000,
+        ..PROMPT
+    };
+    assert!(Reservation::admit(Arc::clone(&list), "alias", long, 1).is_err());
+    drop(held);
+    assert!(allows(4_000));
+}

@@ -1473,6 +1473,7 @@ pub(super) static NAMED: &[(&str, Schema)] = &[
             field("conversation", Flag),
             field("pinnedTo", Null(&Text)),
             field("retryBudget", Any),
+            field("quotas", List(&Any)),
             field(
                 "candidates",
                 List(&Fields(&[
