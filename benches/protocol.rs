@@ -69,6 +69,7 @@ fn changes(bench: &Bench) -> Result<(), Failure> {
         protocol: Protocol::Messages,
         host,
         model,
+        version: None,
     };
     let none = Chain::default();
     let roles = none.with([Entry::On(Adapter::StripToolSearch)]);

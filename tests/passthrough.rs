@@ -401,6 +401,55 @@ fn what_anthropic_calls_its_version_is_forwarded() {
     assert_eq!(header(&got, "anthropic-beta"), Some("one-2026, two-2026"));
 }
 
+/// Golden 43: what the client's version of Anthropic's API allows and the operator's
+/// does not.
+#[test]
+fn a_version_that_the_operator_sets_is_the_providers_and_its_bodies_are_of_it() {
+    let provider = |name: &str, version: &str| {
+        format!(
+            "  {name}: {{ api_base_url: {{ messages: 'http://SIMULATOR/v1' }}, api_key: k, headers: {{ anthropic-version: '{version}' }} }}\n"
+        )
+    };
+    let gateway = Gateway::with(&format!(
+        "providers:\n{}{}models:\n\
+         \x20 old: {{ targets: [ {{ provider: old, model: m }} ] }}\n\
+         \x20 new: {{ targets: [ {{ provider: new, model: m }} ] }}\n\
+         keys: {{ app: {{ secret: sk-plexus-tests }} }}\n",
+        provider("old", "2023-06-01"),
+        provider("new", "2026-10-21"),
+    ));
+    let body = |alias: &str, more: &str| {
+        format!(
+            r#"{{ "model":"{alias}",{more} "max_tokens" : 9, "zz":1e400,"messages":[{{"role":"user","content":"hi"}}]}}"#
+        )
+    };
+    let ask = |version, body: &str, strict| {
+        let mut headers = AUTHORIZED.to_vec();
+        headers.extend([("anthropic-version", version), ("x-plexus-strict", strict)]);
+        gateway.request("POST", "/v1/messages", &headers, body)
+    };
+    let got = |alias: &str, more: &str| {
+        let got = received(&gateway);
+        let version = header(&got, "anthropic-version").unwrap().to_owned();
+        assert_eq!(text(&got), body(alias, more).replace(alias, "m"));
+        version
+    };
+    let answer = ask("2026-10-21", &body("old", ""), "0").expect(200);
+    assert_eq!(got("old", ""), "2023-06-01");
+    assert_eq!(answer.header("x-plexus-notes"), None);
+    let warm = r#""temperature":1.0,"#;
+    let answer = ask("2023-06-01", &body("old", warm), "0").expect(200);
+    assert_eq!(got("old", warm), "2023-06-01");
+    assert_eq!(answer.header("x-plexus-notes"), None);
+    let answer = ask("2023-06-01", &body("new", warm), "0").expect(200);
+    assert_eq!(got("new", ""), "2026-10-21");
+    assert_eq!(answer.header("x-plexus-notes"), Some("dropped:temperature"));
+    let before = gateway.provider.simulator.requests().len();
+    let refused = ask("2023-06-01", &body("new", warm), "1").expect(400);
+    assert!(refused.text().contains("temperature"), "{}", refused.text());
+    assert_eq!(gateway.provider.simulator.requests().len(), before);
+}
+
 #[test]
 fn of_the_answers_head_only_what_concerns_the_client_is_passed_on() {
     let upstream = Upstream::start(|mut wire: Wire| {

@@ -54,6 +54,9 @@ fn adapter(check: &mut Check<'_>, node: &Node, kind: Kind, name: &str) -> Option
         Kind::SuppressGpt5Options => return Some(Adapter::SuppressGpt5Options),
         Kind::StripToolSearch => return Some(Adapter::StripToolSearch),
         Kind::NormalizeToolIds => return Some(Adapter::NormalizeToolIds),
+        Kind::StripGeminiSignatures => return Some(Adapter::StripGeminiSignatures),
+        Kind::SignGeminiCalls => return Some(Adapter::SignGeminiCalls),
+        Kind::StripOldAnthropicFields => return Some(Adapter::StripOldAnthropicFields),
         Kind::ModelOverride | Kind::ReasoningRewrite | Kind::WebSearchCoercion => {}
     }
     let Some(options) = node.get("options") else {

@@ -318,6 +318,14 @@ impl Provider {
     pub fn endpoint(&self, protocol: Protocol) -> Option<&Endpoint> {
         self.endpoints.iter().find(|e| e.protocol == protocol)
     }
+
+    /// The version of Anthropic's API that the operator's header fields say, in
+    /// place of whatever a client says.
+    #[must_use]
+    pub fn anthropic_version(&self) -> Option<&str> {
+        let named = |(name, _): &&(HeaderName, HeaderValue)| name == "anthropic-version";
+        self.headers.iter().find(named)?.1.to_str().ok()
+    }
 }
 
 /// One base URL of a provider, taken apart once.

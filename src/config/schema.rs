@@ -176,6 +176,9 @@ pub(in crate::config) const ADAPTERS: &[&str] = &[
     "web_search_coercion",
     "strip_unsupported_tool_search",
     "normalize_anthropic_tool_ids",
+    "strip_gemini_signatures",
+    "sign_gemini_calls",
+    "strip_old_anthropic_fields",
 ];
 
 const QUOTA_CHECKERS: &[&str] = &[
@@ -471,6 +474,9 @@ static ADAPTER: &[(&str, &Table)] = &[
     ("suppress_unsupported_gpt5_options", &PLAIN_ADAPTER),
     ("strip_unsupported_tool_search", &PLAIN_ADAPTER),
     ("normalize_anthropic_tool_ids", &PLAIN_ADAPTER),
+    ("strip_gemini_signatures", &PLAIN_ADAPTER),
+    ("sign_gemini_calls", &PLAIN_ADAPTER),
+    ("strip_old_anthropic_fields", &PLAIN_ADAPTER),
     (
         "model_override",
         &closed(&[

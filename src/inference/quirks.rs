@@ -62,6 +62,7 @@ impl Quirks<'_> {
             protocol: endpoint.protocol,
             host: endpoint.authority.host(),
             model: &candidate.model,
+            version: candidate.provider.anthropic_version(),
         };
         let mut notes = Notes::new();
         let Adapted { mut frames, model } = adapt::adapt(chain, to, frames, &mut notes);

@@ -11,8 +11,8 @@ mod tests;
 use serde_json::{Map, Value};
 
 use self::table::{FAMILIES, HOSTS, Set, Way};
-use super::Protocol;
 use super::ir::Effort;
+use super::{Protocol, host};
 
 /// How a model takes orders about reasoning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Capabilities {
         let mut capabilities = Self::of_protocol(protocol);
         let host = host.to_ascii_lowercase();
         let host = host.split(':').next().unwrap_or_default();
-        let hosts = HOSTS.iter().filter(|row| is_at(host, row.host));
+        let hosts = HOSTS.iter().filter(|row| host::is_at(host, row.host));
         for row in hosts.filter(|row| row.protocols.contains(&protocol)) {
             capabilities.set(row.set, true);
         }
@@ -288,13 +288,14 @@ fn thinking(ways: &[Way]) -> Thinking {
     }
 }
 
-/// Whether a host is that one or below it; with `*`, whether it ends so.
-fn is_at(host: &str, domain: &str) -> bool {
-    if let Some(end) = domain.strip_prefix('*') {
-        return host.ends_with(end);
-    }
-    let above = host.strip_suffix(domain);
-    above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+/// Whether a model, by its name, is a Gemini that wants every step's first call
+/// signed: one of the third generation, or later. Names at providers are written
+/// small.
+pub(in crate::protocol) fn signs_calls(model: &str) -> bool {
+    const WORD: &str = "gemini";
+    let name = model.rsplit('/').next().unwrap_or_default();
+    let own = name.find(WORD).and_then(|at| name.get(at + WORD.len()..));
+    own.is_some_and(|own| version(own) >= (3, 0))
 }
 
 /// The version in the rest of a model's name: the first number of one or two

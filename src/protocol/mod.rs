@@ -16,6 +16,7 @@ pub mod fit;
 pub mod gemini;
 pub mod grammar;
 pub mod history;
+mod host;
 pub mod ir;
 pub mod json;
 mod lost;

@@ -1,8 +1,8 @@
 //! Which adapters a target has: those that are configured, in their order, and
 //! those that come by themselves unless they are switched off.
 
-use super::{Adapter, Destination, gpt5};
-use crate::protocol::Protocol;
+use super::{Adapter, Destination, gpt5, signatures, version};
+use crate::protocol::{Protocol, host};
 
 /// What an adapter is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +23,17 @@ pub enum Kind {
     StripToolSearch,
     /// See [`Adapter::NormalizeToolIds`].
     NormalizeToolIds,
+    /// See [`Adapter::StripGeminiSignatures`].
+    StripGeminiSignatures,
+    /// See [`Adapter::SignGeminiCalls`].
+    SignGeminiCalls,
+    /// See [`Adapter::StripOldAnthropicFields`].
+    StripOldAnthropicFields,
 }
 
 impl Kind {
     /// All of them by the names of the configuration file.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 11] = [
         ("reasoning_content", Self::ReasoningContent),
         ("suppress_developer_role", Self::SuppressDeveloperRole),
         (
@@ -39,6 +45,9 @@ impl Kind {
         ("web_search_coercion", Self::WebSearchCoercion),
         ("strip_unsupported_tool_search", Self::StripToolSearch),
         ("normalize_anthropic_tool_ids", Self::NormalizeToolIds),
+        ("strip_gemini_signatures", Self::StripGeminiSignatures),
+        ("sign_gemini_calls", Self::SignGeminiCalls),
+        ("strip_old_anthropic_fields", Self::StripOldAnthropicFields),
     ];
 
     /// The adapter of that name.
@@ -62,6 +71,9 @@ impl Adapter {
             Self::WebSearchCoercion { .. } => Kind::WebSearchCoercion,
             Self::StripToolSearch => Kind::StripToolSearch,
             Self::NormalizeToolIds => Kind::NormalizeToolIds,
+            Self::StripGeminiSignatures => Kind::StripGeminiSignatures,
+            Self::SignGeminiCalls => Kind::SignGeminiCalls,
+            Self::StripOldAnthropicFields => Kind::StripOldAnthropicFields,
         }
     }
 
@@ -69,16 +81,24 @@ impl Adapter {
     const fn knows(&self, protocol: Protocol) -> bool {
         match (self, protocol) {
             (
-                Self::ReasoningContent | Self::SuppressDeveloperRole | Self::SuppressGpt5Options,
+                Self::ReasoningContent
+                | Self::SuppressDeveloperRole
+                | Self::SuppressGpt5Options
+                | Self::StripGeminiSignatures
+                | Self::SignGeminiCalls,
                 Protocol::Chat,
             )
             | (Self::SuppressDeveloperRole | Self::SuppressGpt5Options, Protocol::Responses)
-            | (Self::NormalizeToolIds, Protocol::Messages) => true,
+            | (Self::SignGeminiCalls, Protocol::Gemini)
+            | (Self::NormalizeToolIds | Self::StripOldAnthropicFields, Protocol::Messages) => true,
             (
                 Self::ReasoningContent
                 | Self::SuppressDeveloperRole
                 | Self::SuppressGpt5Options
-                | Self::NormalizeToolIds,
+                | Self::StripGeminiSignatures
+                | Self::SignGeminiCalls
+                | Self::NormalizeToolIds
+                | Self::StripOldAnthropicFields,
                 _,
             ) => false,
             (_, Protocol::Chat | Protocol::Responses | Protocol::Messages | Protocol::Gemini) => {
@@ -141,18 +161,21 @@ impl Chain {
     pub fn for_target(&self, to: Destination<'_>) -> impl Iterator<Item = &Adapter> {
         static GPT5: Adapter = Adapter::SuppressGpt5Options;
         static IDS: Adapter = Adapter::NormalizeToolIds;
-        let gpt5 = gpt5::is_family(to.model).then_some(&GPT5);
-        let ids = is_anthropic(to.host).then_some(&IDS);
-        let automatic = gpt5.into_iter().chain(ids).filter(|adapter| {
+        static UNSIGNED: Adapter = Adapter::StripGeminiSignatures;
+        static SIGNED: Adapter = Adapter::SignGeminiCalls;
+        static VERSION: Adapter = Adapter::StripOldAnthropicFields;
+        let automatic = [
+            gpt5::is_family(to.model).then_some(&GPT5),
+            host::is_at(to.host, "anthropic.com").then_some(&IDS),
+            signatures::are_refused(to).then_some(&UNSIGNED),
+            signatures::are_wanted(to).then_some(&SIGNED),
+            version::is_pinned(to).then_some(&VERSION),
+        ];
+        let automatic = automatic.into_iter().flatten().filter(|adapter| {
             let kind = adapter.kind();
             !self.off.contains(&kind) && self.adapters.iter().all(|known| known.kind() != kind)
         });
         let all = self.adapters.iter().chain(automatic);
         all.filter(move |adapter| adapter.knows(to.protocol))
     }
-}
-
-/// Whether a host is Anthropic itself.
-fn is_anthropic(host: &str) -> bool {
-    host == "anthropic.com" || host.ends_with(".anthropic.com")
 }

@@ -12,6 +12,8 @@ mod fields;
 mod gpt5;
 mod ids;
 mod search;
+mod signatures;
+mod version;
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -51,6 +53,12 @@ pub enum Adapter {
     StripToolSearch,
     /// Tool ids become what Anthropic accepts.
     NormalizeToolIds,
+    /// Gemini's signatures go where they are refused.
+    StripGeminiSignatures,
+    /// Calls without a signature get Gemini's word for that.
+    SignGeminiCalls,
+    /// What Anthropic refuses since a version goes.
+    StripOldAnthropicFields,
 }
 
 /// When the model gets another name.
@@ -107,6 +115,9 @@ pub struct Destination<'d> {
     pub host: &'d str,
     /// The model's name there.
     pub model: &'d str,
+    /// The version of Anthropic's API that every request there is in, whatever the
+    /// client says.
+    pub version: Option<&'d str>,
 }
 
 /// A body after its changes.
@@ -172,7 +183,11 @@ impl Adapter {
                 says("web_search") || says("googleSearch") || says("google_search")
             }
             Self::StripToolSearch => says("tool_search") || says(r#""defer_loading""#),
-            Self::ModelOverride(_) | Self::ReasoningRewrite(_) => true,
+            Self::StripGeminiSignatures => signatures::may_be_there(frames),
+            Self::SignGeminiCalls => signatures::may_be_missing(to.protocol, frames),
+            Self::ModelOverride(_) | Self::ReasoningRewrite(_) | Self::StripOldAnthropicFields => {
+                true
+            }
         }
     }
 
@@ -208,6 +223,15 @@ impl Adapter {
             }),
             Self::NormalizeToolIds => {
                 body.edit(|root, edits| ids::normalize(root, edits, notes));
+            }
+            Self::StripGeminiSignatures => {
+                body.edit(|root, edits| signatures::strip(root, edits, notes));
+            }
+            Self::SignGeminiCalls => body.edit(|root, edits| {
+                signatures::sign(to.protocol, root, edits, notes);
+            }),
+            Self::StripOldAnthropicFields => {
+                body.edit(|root, edits| version::strip(root, edits, notes));
             }
         }
     }

@@ -9,6 +9,7 @@ fn to(protocol: Protocol) -> Destination<'static> {
         protocol,
         host: "host.test",
         model: "m",
+        version: None,
     }
 }
 
@@ -457,4 +458,108 @@ fn a_later_entry_wins_and_automatic_adapters_can_be_switched_off() {
             Kind::ReasoningContent
         ]
     );
+}
+
+/// What becomes of a body by what is automatic there, and the notes' words.
+fn automatic(to: Destination<'_>, body: &str) -> (String, Vec<String>) {
+    let (text, _, notes) = run(&Chain::default(), to, body);
+    let words = notes.iter().map(|note| note.what.to_string());
+    (text, words.collect())
+}
+
+#[test]
+fn geminis_signatures_go_where_openai_would_refuse_them() {
+    let openai = Destination {
+        host: "api.openai.com",
+        ..to(Protocol::Chat)
+    };
+    let signed = r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"c","extra_content":{"google":{"thought_signature":"c2ln"}},"type":"function","function":{"name":"f","arguments":"{}"}}]}]}"#;
+    let bare = signed.replace(
+        r#""extra_content":{"google":{"thought_signature":"c2ln"}},"#,
+        "",
+    );
+    assert_eq!(
+        automatic(openai, signed),
+        (bare.clone(), vec!["thought_signature".into()])
+    );
+    assert_eq!(automatic(openai, &bare), (bare, vec![]));
+    assert_eq!(
+        automatic(to(Protocol::Chat), signed),
+        (signed.to_owned(), vec![]),
+        "others may know what it is"
+    );
+}
+
+#[test]
+fn unsigned_calls_of_the_current_exchange_get_geminis_word_for_that() {
+    let gemini = Destination {
+        host: "generativelanguage.googleapis.com",
+        model: "gemini-3-pro-preview",
+        ..to(Protocol::Gemini)
+    };
+    let call = r#"{"functionCall":{"name":"f","args":{}}}"#;
+    let result = r#"{"role":"user","parts":[{"functionResponse":{"name":"f","response":{}}}]}"#;
+    let user = r#"{"role":"user","parts":[{"text":"go"}]}"#;
+    let step = format!(r#"{{"role":"model","parts":[{{"text":"a"}},{call},{call}]}}"#);
+    let signed = format!(
+        r#"{{"role":"model","parts":[{{"text":"a"}},{{"thoughtSignature":"skip_thought_signature_validator","functionCall":{{"name":"f","args":{{}}}}}},{call}]}}"#
+    );
+    let body = |step: &str| {
+        format!(
+            r#"{{"contents":[{user},{OLD},{result},{user},{step},{result},{step},{result}]}}"#,
+            OLD = r#"{"role":"model","parts":[{"functionCall":{"name":"f","args":{}}}]}"#
+        )
+    };
+    let expected = (body(&signed), vec!["thought_signature".to_owned()]);
+    assert_eq!(automatic(gemini, &body(&step)), expected);
+    assert_eq!(
+        automatic(gemini, &body(&signed)).0,
+        body(&signed),
+        "what has one keeps it"
+    );
+    for model in ["gemini-2.5-pro", "gemma-3-27b-it", "m"] {
+        let older = Destination { model, ..gemini };
+        assert_eq!(automatic(older, &body(&step)).0, body(&step), "{model}");
+    }
+    let chat = Destination {
+        protocol: Protocol::Chat,
+        ..gemini
+    };
+    let turns = r#"{"role":"user","content":"go"},{"role":"assistant","tool_calls":[{"id":"c"},{"id":"d"}]},{"role":"tool","tool_call_id":"c"}"#;
+    let expected = turns.replacen(
+        r#"{"id":"c"}"#,
+        r#"{"extra_content":{"google":{"thought_signature":"skip_thought_signature_validator"}},"id":"c"}"#,
+        1,
+    );
+    let wrapped = |turns: &str| format!(r#"{{"messages":[{turns}]}}"#);
+    assert_eq!(
+        automatic(chat, &wrapped(turns)).0,
+        wrapped(&expected),
+        "Google's own layer of chat wants them too"
+    );
+}
+
+#[test]
+fn what_a_version_of_anthropics_refuses_goes_where_the_operator_sets_that_version() {
+    let pinned = |version| Destination {
+        version: Some(version),
+        ..to(Protocol::Messages)
+    };
+    let before = r#"{"model":"m","temperature":1.0,"top_k":5,"max_tokens":9,"messages":[{"role":"user","content":[{"type":"text","text":"a","citations":[{"type":"x"}]},{"type":"document","source":{}}]},{"role":"assistant","content":[{"type":"document","source":{}},{"type":"text","text":"b","citations":[]}]},{"role":"assistant","content":[{"type":"document","source":{}}]},{"role":"user","content":"c"}],"top_p":0.5}"#;
+    let after = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"document","source":{}}]},{"role":"assistant","content":[{"type":"text","text":"b","citations":[]}]},{"role":"user","content":"c"}]}"#;
+    let (text, notes) = automatic(pinned("2026-10-21"), before);
+    assert_eq!(text, after);
+    assert_eq!(
+        notes,
+        [
+            "temperature",
+            "top_p",
+            "top_k",
+            "messages[].content[].citations",
+            "messages[].content[]=document"
+        ]
+    );
+    assert_eq!(automatic(pinned("2026-10-21"), after).0, after);
+    assert_eq!(automatic(pinned("2023-06-01"), before).0, before);
+    assert_eq!(automatic(to(Protocol::Messages), before).0, before);
 }

@@ -8,14 +8,11 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem::{self, Finder};
 
 use super::super::Protocol;
+use super::super::gemini::signature::SENTINEL;
 use super::super::ir::{Opaque, OpaqueKind};
 use super::super::json::{Object, Str, Value, write};
 use super::super::splice::Patch;
 use super::{MARK, opened};
-
-/// What Gemini takes for the signature of a call that another model made.
-/// <https://ai.google.dev/gemini-api/docs/thought-signatures>
-const NO_SIGNATURE: &str = "skip_thought_signature_validator";
 
 static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK));
 
@@ -198,7 +195,7 @@ impl Patches<'_> {
         }
         let has = |names: [&str; 2]| names.iter().any(|name| part.some(name).is_some());
         if has(["functionCall", "function_call"]) {
-            self.string(slot.span(), &Str::new(NO_SIGNATURE));
+            self.string(slot.span(), &Str::new(SENTINEL));
             self.lost = true;
             return Fate::Keep;
         }

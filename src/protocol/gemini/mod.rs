@@ -15,7 +15,7 @@ mod part;
 pub mod request;
 pub mod response;
 mod said;
-mod signature;
+pub(in crate::protocol) mod signature;
 pub(crate) mod spelling;
 pub mod stream;
 mod telling;

@@ -10,7 +10,7 @@ use crate::protocol::translate::Reply;
 /// What Google accepts in place of a signature that nobody has: on the first call
 /// of a step it may not be missing.
 /// <https://ai.google.dev/gemini-api/docs/thought-signatures>
-pub(super) const SENTINEL: &str = "skip_thought_signature_validator";
+pub(in crate::protocol) const SENTINEL: &str = "skip_thought_signature_validator";
 
 /// The other word that Google accepts so; clients send it back.
 const OLD_SENTINEL: &str = "context_engineering_is_the_way_to_go";

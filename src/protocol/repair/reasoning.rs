@@ -3,11 +3,10 @@
 
 use crate::protocol::Protocol;
 use crate::protocol::edit::Edits;
+use crate::protocol::gemini::signature::SENTINEL;
 use crate::protocol::history;
 use crate::protocol::json::Value;
 
-/// Google's documented placeholder for a call that was made elsewhere.
-const PLACEHOLDER: &str = r#""skip_thought_signature_validator""#;
 /// Both spellings of Gemini's field.
 const SIGNATURES: [&str; 2] = ["thoughtSignature", "thought_signature"];
 const CALLS: [&str; 2] = ["functionCall", "function_call"];
@@ -77,7 +76,7 @@ fn parts<'t>(turns: Value<'t>, edits: &mut Edits<'t>) {
         for name in SIGNATURES {
             match part.get(name) {
                 // Newer models want one on their calls, whatever it is.
-                Some(_) if is_call(part) => edits.set(part, name, PLACEHOLDER),
+                Some(_) if is_call(part) => edits.set(part, name, &placeholder()),
                 Some(_) => edits.remove_member(part, name),
                 None => {}
             }
@@ -99,9 +98,14 @@ pub(super) fn sign<'t>(protocol: Protocol, root: Value<'t>, edits: &mut Edits<'t
         if let Some(call) = first
             && SIGNATURES.iter().all(|name| call.some(name).is_none())
         {
-            edits.set(call, "thoughtSignature", PLACEHOLDER);
+            edits.set(call, "thoughtSignature", &placeholder());
         }
     }
+}
+
+/// What Google takes for the signature of a call that was made elsewhere, as JSON.
+fn placeholder() -> String {
+    format!("\"{SENTINEL}\"")
 }
 
 fn is_call(part: Value<'_>) -> bool {
