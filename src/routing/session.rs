@@ -148,18 +148,16 @@ impl Said {
         }
         at += 1;
         while let Some((key, value)) = member(body, at) {
-            let end = skip(body, value);
-            let whole = end.map(|end| value..end);
-            let text = whole.clone().filter(|_| body[value] == b'"');
-            match key {
-                b"previous_response_id" => said.previous = text,
-                b"prompt_cache_key" => said.cache_key = text,
-                b"metadata" => said.metadata = whole,
-                b"messages" | b"input" | b"contents" if body[value] == b'[' => {
-                    said.messages = first_two(body, value);
-                }
-                _ => {}
-            }
+            let turns = matches!(key, b"messages" | b"input" | b"contents");
+            let end = if turns && body[value] == b'[' {
+                let (sum, inside) = first_two(body, value);
+                said.messages = sum;
+                inside.and_then(|inside| skip(body, inside, 1))
+            } else {
+                let end = skip(body, value, 0);
+                said.take(key, body, value, end);
+                end
+            };
             let Some(end) = end else { break };
             at = space(body, end);
             if body.get(at) != Some(&b',') {
@@ -168,6 +166,17 @@ impl Said {
             at += 1;
         }
         Some(said)
+    }
+
+    /// Notes a member that says which conversation this is.
+    fn take(&mut self, key: &[u8], body: &[u8], value: usize, end: Option<usize>) {
+        let whole = end.map(|end| value..end);
+        match key {
+            b"metadata" => self.metadata = whole,
+            b"previous_response_id" if body[value] == b'"' => self.previous = whole,
+            b"prompt_cache_key" if body[value] == b'"' => self.cache_key = whole,
+            _ => {}
+        }
     }
 }
 
@@ -186,19 +195,19 @@ fn member(body: &[u8], at: usize) -> Option<(&[u8], usize)> {
     (value < body.len()).then(|| (&body[start + 1..end - 1], value))
 }
 
-/// What the first two elements of the array at `at` come to. One that goes on
-/// beyond what is looked at counts as far as it is seen; it is the same part in
-/// every turn.
-fn first_two(body: &[u8], at: usize) -> Option<u64> {
+/// What the first two elements of the array at `at` come to, and how far into it
+/// that is. One that goes on beyond what is looked at counts as far as it is seen;
+/// it is the same part in every turn.
+fn first_two(body: &[u8], at: usize) -> (Option<u64>, Option<usize>) {
     let mut hasher = SEED.build_hasher();
     let mut at = space(body, at + 1);
     for last in [false, true] {
         if !matches!(body.get(at), Some(b'{' | b'"')) {
-            return None;
+            return (None, Some(at));
         }
-        let Some(end) = skip(body, at) else {
+        let Some(end) = skip(body, at, 0) else {
             hasher.write(&body[at..body.len().min(at + HEAD)]);
-            return Some(hasher.finish());
+            return (Some(hasher.finish()), None);
         };
         let message = &body[at..end];
         hasher.write_usize(message.len());
@@ -207,12 +216,12 @@ fn first_two(body: &[u8], at: usize) -> Option<u64> {
         at = space(body, end);
         if !last {
             if body.get(at) != Some(&b',') {
-                return None;
+                return (None, Some(at));
             }
             at = space(body, at + 1);
         }
     }
-    Some(hasher.finish())
+    (Some(hasher.finish()), Some(at))
 }
 
 fn space(body: &[u8], at: usize) -> usize {
@@ -237,9 +246,9 @@ fn string_end(body: &[u8], start: usize) -> Option<usize> {
     }
 }
 
-/// Behind the value at `at`; `None` when its end is not in sight.
-fn skip(body: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0_u32;
+/// Behind the value at `at`, or, at some depth, behind all that is open there;
+/// `None` when its end is not in sight.
+fn skip(body: &[u8], mut at: usize, mut depth: u32) -> Option<usize> {
     loop {
         match *body.get(at)? {
             b'"' => at = string_end(body, at + 1)?,
