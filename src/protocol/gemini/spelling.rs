@@ -8,7 +8,7 @@ use crate::protocol::json::{Str, Value};
 /// The name as it is written in camel case.
 pub(crate) fn camel<'a>(name: &'a Str<'_>) -> Cow<'a, str> {
     if let Cow::Borrowed(inner) = name.inner()
-        && !inner.bytes().any(|byte| matches!(byte, b'_' | b'\\'))
+        && memchr::memchr2(b'_', b'\\', inner.as_bytes()).is_none()
     {
         return Cow::Borrowed(inner);
     }

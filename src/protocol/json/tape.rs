@@ -123,7 +123,7 @@ struct Visitor<'a, 'v> {
 }
 
 impl Visitor<'_, '_> {
-    fn push(&mut self, kind: Kind, start: usize, end: usize) -> Result<&mut Node, Fault> {
+    fn push(&mut self, kind: Kind, start: usize, end: usize, odd: bool) -> Result<(), Fault> {
         if self.tape.nodes.len() >= MOST {
             return Err(Fault {
                 at: start,
@@ -136,13 +136,11 @@ impl Visitor<'_, '_> {
             end: small(end),
             next: small(index + 1),
             kind,
-            odd: false,
+            odd,
             seen: AtomicBool::new(false),
         });
-        self.tape.nodes.last_mut().ok_or(Fault {
-            at: start,
-            wanted: "a value",
-        })
+        self.tape.odd |= odd;
+        Ok(())
     }
 }
 
@@ -158,14 +156,12 @@ impl Visit for Visitor<'_, '_> {
             }
             _ => false,
         };
-        self.push(kind, start, end)?.odd = odd;
-        self.tape.odd |= odd;
-        Ok(())
+        self.push(kind, start, end, odd)
     }
 
     fn open(&mut self, kind: Kind, start: usize) -> Result<(), Fault> {
         let index = small(self.tape.nodes.len());
-        self.push(kind, start, start)?;
+        self.push(kind, start, start, false)?;
         self.tape.open.push(index);
         Ok(())
     }
