@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench gateway` measures everything; words after `--` choose:
 //! `unary`, `sse`, `unmetered`, `paced`, `1mb`, `1mb-front`, `10mb`,
-//! `10mb-front`, `slow`, `start`, `writer`. `--smoke` (or
+//! `10mb-front`, `to-messages`, `to-messages-long`, `to-responses`, `to-gemini`,
+//! `to-messages-sse`, `to-gemini-sse`, `slow`, `start`, `writer`. `--smoke` (or
 //! `PLEXUS_BENCH_SMOKE=1`) runs every path for a moment only.
 //! `PLEXUS_BENCH_ROUNDS` and `PLEXUS_BENCH_BINARY` set the number of turns and
 //! another gateway.

@@ -25,6 +25,10 @@ pub(crate) struct Scenario {
     pub(crate) connections: usize,
     /// What the simulated provider is asked for, in its words.
     pub(crate) options: &'static str,
+    /// What the gateway speaks to the provider; the client speaks chat.
+    pub(crate) spoken: &'static str,
+    /// The most tokens that the client asks for, where it says so.
+    pub(crate) most: Option<u32>,
     pub(crate) question: Question,
     /// Bytes of the prompt.
     pub(crate) prompt: usize,
@@ -71,6 +75,8 @@ const UNARY: Scenario = Scenario {
     title: "unary, 1 KB each way",
     connections: 64,
     options: "chunks=1+bytes=330",
+    spoken: "chat",
+    most: None,
     question: Question::Unary,
     prompt: 900,
     model_first: false,
@@ -106,8 +112,20 @@ const TEN_MEGABYTES: Scenario = Scenario {
     ..MEGABYTE
 };
 
+/// The floor passes on what the gateway translates. A limit is named, because an
+/// answer of Messages that may be long is asked for as a stream.
+const TRANSLATED: Scenario = Scenario {
+    name: "to-messages",
+    title: "unary, 2 KB, by a provider of Messages",
+    spoken: "messages",
+    most: Some(1000),
+    prompt: 1900,
+    goal: (None, Some(1.8)),
+    ..UNARY
+};
+
 /// All loads.
-pub(crate) const SCENARIOS: [Scenario; 8] = [
+pub(crate) const SCENARIOS: [Scenario; 14] = [
     UNARY,
     SSE,
     Scenario {
@@ -139,6 +157,40 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
         model_first: true,
         ..TEN_MEGABYTES
     },
+    TRANSLATED,
+    Scenario {
+        name: "to-messages-long",
+        title: "the same, no limit named",
+        most: None,
+        goal: (None, None),
+        ..TRANSLATED
+    },
+    Scenario {
+        name: "to-responses",
+        title: "unary, 2 KB, by a provider of Responses",
+        spoken: "responses",
+        ..TRANSLATED
+    },
+    Scenario {
+        name: "to-gemini",
+        title: "unary, 2 KB, by a provider of Gemini",
+        spoken: "gemini",
+        ..TRANSLATED
+    },
+    Scenario {
+        name: "to-messages-sse",
+        title: "SSE of 200 chunks, by a provider of Messages",
+        spoken: "messages",
+        goal: (None, Some(1.3)),
+        ..SSE
+    },
+    Scenario {
+        name: "to-gemini-sse",
+        title: "SSE of 200 chunks, by a provider of Gemini",
+        spoken: "gemini",
+        goal: (None, Some(1.3)),
+        ..SSE
+    },
 ];
 
 /// A stream that says one thing a second for ten minutes.
@@ -165,7 +217,7 @@ impl Scenario {
 
     /// Whether an answer through the gateway is the provider's to the byte.
     pub(crate) fn untouched(&self) -> bool {
-        self.question != Question::StreamUnmetered
+        self.question != Question::StreamUnmetered && self.spoken == "chat"
     }
 
     /// Head and body of the request, for the model of that name.
@@ -191,7 +243,9 @@ impl Scenario {
         } else {
             (messages, model)
         };
-        let body = format!("{{{first},{second},{stream}}}");
+        let most = self.most.map(|most| format!(r#","max_tokens":{most}"#));
+        let most = most.unwrap_or_default();
+        let body = format!("{{{first},{second},{stream}{most}}}");
         // A cut through an escape would make it no JSON.
         serde_json::from_str::<serde::de::IgnoredAny>(&body)?;
         let mut request = String::with_capacity(body.len() + 512);

@@ -91,27 +91,40 @@ pub(crate) struct Home {
     port: u16,
 }
 
+/// What the simulated provider is spoken to in, and the beginning of its paths.
+const SPOKEN: [(&str, &str); 4] = [
+    ("chat", "/v1"),
+    ("responses", "/v1"),
+    ("messages", "/v1"),
+    ("gemini", ""),
+];
+
 fn configuration(port: u16, provider: &Process) -> Result<String, Failure> {
     let mut text = format!(
         "adminKey: admin-bench-0123456789abcdef
 server: {{ host: 127.0.0.1, port: {port} }}
 store: {{ url: \"sqlite://plexus.db\" }}
 catalogue: {{ enabled: false }}
-providers:
-  simulated:
-    api_base_url: {{ chat: \"http://{}/v1\" }}
-    api_key: sk-provider-0123456789abcdef
 keys:
   bench: {{ secret: {KEY} }}
-models:
-",
-        provider.address
+providers:
+"
     );
+    for (spoken, version) in SPOKEN {
+        let address = provider.address;
+        writeln!(
+            text,
+            "  {spoken}: {{ api_base_url: {{ {spoken}: \"http://{address}{version}\" }}, \
+             api_key: sk-provider-0123456789abcdef }}",
+        )?;
+    }
+    text.push_str("models:\n");
     for scenario in SCENARIOS.iter().chain([&SLOW]) {
         writeln!(
             text,
-            "  {}: {{ targets: [ {{ provider: simulated, model: \"{}\" }} ] }}",
+            "  {}: {{ targets: [ {{ provider: {}, model: \"{}\" }} ] }}",
             scenario.alias(),
+            scenario.spoken,
             scenario.model()
         )?;
     }
