@@ -152,6 +152,52 @@ fn ciphertext_and_thought_signatures_go_in_their_protocols() {
 }
 
 #[test]
+fn a_gemini_client_that_drops_signatures_is_answered_at_the_first_try() {
+    let gateway = Gateway::with(&file("gemini-3-pro+strict", ""));
+    let call = json!({"functionCall": {"name": "f", "args": {}}});
+    let result = json!({"functionResponse": {"name": "f", "response": {"a": 1}}});
+    let contents = json!({
+        "contents": [
+            {"role": "user", "parts": [{"text": "go"}]},
+            {"role": "model", "parts": [call, call]},
+            {"role": "user", "parts": [result, result]}],
+        "tools": [{"functionDeclarations": [{"name": "f"}]}]});
+    for stream in [false, true] {
+        ask(&gateway, Dialect::Gemini, stream, &contents).expect(200);
+    }
+    let seen = bodies(&gateway);
+    assert_eq!(seen.len(), 2, "nothing was refused");
+    let parts = &seen[0]["contents"][1]["parts"];
+    assert_eq!(
+        parts[0]["thoughtSignature"],
+        "skip_thought_signature_validator"
+    );
+    assert_eq!(parts[1], call);
+    let row = newest_row(&gateway, 2);
+    assert!(row["notes"].to_string().contains("thought_signature"));
+}
+
+#[test]
+fn signatures_of_geminis_are_taken_out_where_chat_refuses_them() {
+    let adapter = "adapter: [strip_gemini_signatures]";
+    let gateway = Gateway::with(&file("m+strict", adapter));
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let mut signed = call.clone();
+    signed["extra_content"] = json!({"google": {"thought_signature": "c2ln"}});
+    let messages = |call: &Value| {
+        json!({"messages": [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "1"}],
+        "tools": [{"type": "function", "function": {"name": "f"}}]})
+    };
+    ask(&gateway, Dialect::Chat, false, &messages(&signed)).expect(200);
+    let seen = bodies(&gateway);
+    assert_eq!(seen.len(), 1, "nothing was refused");
+    assert_eq!(seen[0]["messages"], messages(&call)["messages"]);
+}
+
+#[test]
 fn two_repairs_and_no_more() {
     let extra = json!({"aa": 1, "bb": 2, "cc": 3});
     let gateway = Gateway::with(&file("m+refuses=aa+refuses=bb", ""));
