@@ -46,14 +46,14 @@ impl Switchboard {
     #[must_use]
     pub fn new(config: &Config, began: Instant, began_ms: i64) -> Self {
         let standings = Standings::default();
-        let catalogue = Catalogue::default();
+        let catalogue = Arc::new(Catalogue::default());
         let table = Table::new(config, &standings, &catalogue, None);
         Self {
             standings,
             budget: Budget::default(),
             sticky: Sticky::default(),
             table: ArcSwap::from_pointee(table),
-            catalogue: ArcSwap::from_pointee(catalogue),
+            catalogue: ArcSwap::new(catalogue),
             renewing: Mutex::default(),
             probes: Arc::default(),
             began,

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use super::permit::Permits;
 use super::standing::{Rules, Standing, Standings};
 use crate::config::{
-    Alias, Config, Endpoint, Provider, ProviderModel, Selector, Target, TargetGroup,
+    Alias, Config, Cooldown, Endpoint, Provider, ProviderModel, Selector, Target, TargetGroup,
 };
 use crate::protocol::Protocol;
 use crate::protocol::capabilities::Capabilities;
@@ -103,28 +103,38 @@ pub struct Table {
     pub revision: u64,
     routes: HashMap<Arc<str>, Arc<Route>, RandomState>,
     keys: HashMap<Arc<str>, Arc<Permits>, RandomState>,
+    /// What the routes were worked out with, beside providers and aliases.
+    cooldown: Cooldown,
+    catalogue: Arc<Catalogue>,
 }
 
 impl Table {
     /// Works out the routes of `config`. Keys keep the permits that `before`
-    /// has given out.
+    /// has given out, and aliases the routes that would be no other.
     #[must_use]
     pub fn new(
         config: &Config,
         standings: &Standings,
-        catalogue: &Catalogue,
+        catalogue: &Arc<Catalogue>,
         before: Option<&Self>,
     ) -> Self {
+        let same = before.filter(|before| {
+            before.cooldown == config.cooldown && Arc::ptr_eq(&before.catalogue, catalogue)
+        });
         let route = |alias: &Arc<Alias>| {
+            let known = same.and_then(|before| before.routes.get(&alias.id));
+            if let Some(route) = known.filter(|route| still_leads(route, alias, config)) {
+                return (Arc::clone(&alias.id), Arc::clone(route));
+            }
             let mut builder = Builder::new(config, standings, catalogue);
             builder.alias(alias);
             (Arc::clone(&alias.id), builder.route(&alias.id, Some(alias)))
         };
         let own: HashMap<Arc<str>, Arc<Route>, RandomState> =
             config.aliases.values().map(route).collect();
-        let named = config.alias_names().filter_map(|name| {
-            let route = own.get(&config.alias(name)?.id)?;
-            Some((Arc::from(name), Arc::clone(route)))
+        let named = config.named_aliases().filter_map(|(name, alias)| {
+            let route = own.get(&alias.id)?;
+            Some((Arc::clone(name), Arc::clone(route)))
         });
         let routes = named.collect();
         let limited = config
@@ -140,6 +150,8 @@ impl Table {
             revision: config.revision,
             routes,
             keys: keys.collect(),
+            cooldown: config.cooldown,
+            catalogue: Arc::clone(catalogue),
         }
     }
 
@@ -161,6 +173,25 @@ impl Table {
         all.filter(|(name, route)| **name == route.canonical)
             .map(|(_, route)| route)
     }
+}
+
+/// Whether an alias leads where it did: neither it nor a provider that it names is
+/// another.
+fn still_leads(route: &Route, alias: &Arc<Alias>, config: &Config) -> bool {
+    let mut targets = alias.groups.iter().flat_map(|group| &group.targets);
+    let same = |target: &Target| match target {
+        Target::Alias { .. } => false,
+        Target::Model { enabled: false, .. } => true,
+        Target::Model { provider, .. } => config.provider(provider).is_some_and(|provider| {
+            let mut candidates = route.candidates.iter();
+            candidates.any(|candidate| Arc::ptr_eq(&candidate.provider, provider))
+        }),
+    };
+    route
+        .alias
+        .as_ref()
+        .is_some_and(|known| Arc::ptr_eq(known, alias))
+        && targets.all(same)
 }
 
 /// The route to one group of an alias.
