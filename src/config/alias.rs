@@ -61,22 +61,26 @@ pub(in crate::config) fn reread(
     root: &Node,
     providers: &Providers,
     mut aliases: Aliases,
-    touched: &[&str],
+    touched: &[String],
 ) -> Option<Aliases> {
-    let to = |alias: &Arc<Alias>| leads_to(alias).into_iter().any(|id| touched.contains(&id));
+    let to = |alias: &Arc<Alias>| {
+        leads_to(alias)
+            .into_iter()
+            .any(|id| touched.iter().any(|touched| touched == id))
+    };
     if aliases.by_id.values().any(to) {
         return None;
     }
     let entries = root.get("models").map_or(&[][..], Node::entries);
     for id in touched {
-        let Some(old) = aliases.by_id.get(*id).cloned() else {
+        let Some(old) = aliases.by_id.get(id.as_str()).cloned() else {
             continue;
         };
         for name in std::iter::once(&old.id).chain(&old.additional) {
             aliases.by_name.remove(name);
         }
         if !entries.iter().any(|entry| entry.key == *id) {
-            aliases.by_id.shift_remove(*id);
+            aliases.by_id.shift_remove(id.as_str());
         }
     }
     // With none, an alias that leads to another is a fault, and all are read.

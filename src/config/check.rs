@@ -61,13 +61,13 @@ pub(in crate::config) fn check_with(
     faults.extend(seal::open(&mut root, vault));
     let mut check = Check::new(environment, base, faults, asked);
     let config = build(&mut check, &root);
-    check.settled(config, || root.into_json())
+    check.settled(config, || Arc::new(root.into_json()))
 }
 
 /// As [`check`], of a document that a text is known to say, its secrets opened.
 /// Faults have no places.
 pub(in crate::config) fn check_document(
-    document: Value,
+    document: Arc<Value>,
     environment: Environment<'_>,
     base: &Path,
 ) -> Result<Config, Vec<Fault>> {
@@ -296,11 +296,11 @@ impl<'a> Check<'a> {
     pub(in crate::config) fn settled(
         self,
         config: Option<Config>,
-        document: impl FnOnce() -> Value,
+        document: impl FnOnce() -> Arc<Value>,
     ) -> Result<Config, Vec<Fault>> {
         match config {
             Some(config) if self.faults.is_empty() => Ok(Config {
-                document: Arc::new(document()),
+                document: document(),
                 warnings: warnings(&self.asked),
                 asked: self.asked,
                 ..config

@@ -43,7 +43,7 @@ enum Known {
     /// What the file says.
     Before,
     /// That.
-    Now(Value),
+    Now(Arc<Value>),
     /// It would have to be read.
     Unsure,
 }
@@ -251,7 +251,7 @@ impl Draft {
         let known = std::mem::replace(&mut self.known, Known::Unsure);
         let says = match &known {
             Known::Unsure => return edited,
-            Known::Before => &*self.in_force.document,
+            Known::Before => &self.in_force.document,
             Known::Now(says) => says,
         };
         let Some(change) = Change::find(&self.text, &edited, path, removes, says, &self.vault)
@@ -260,9 +260,9 @@ impl Draft {
         };
         let mut says = match known {
             Known::Now(says) => says,
-            _ => (*self.in_force.document).clone(),
+            _ => Arc::clone(&self.in_force.document),
         };
-        if change.apply(&mut says).is_none() {
+        if change.apply(Arc::make_mut(&mut says)).is_none() {
             return edited;
         }
         self.known = Known::Now(says);
@@ -271,7 +271,7 @@ impl Draft {
 
     /// What the text says, if that is known without reading it; its secrets are
     /// sealed then.
-    pub(super) const fn outcome(&self) -> Option<&Value> {
+    pub(super) const fn outcome(&self) -> Option<&Arc<Value>> {
         match &self.known {
             Known::Now(says) => Some(says),
             Known::Before | Known::Unsure => None,

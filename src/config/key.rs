@@ -63,15 +63,15 @@ pub(in crate::config) fn reread(
     root: &Node,
     quotas: &Quotas,
     mut keys: Keys,
-    touched: &[&str],
+    touched: &[String],
 ) -> Option<Keys> {
     let entries = root.get("keys").map_or(&[][..], Node::entries);
     for name in touched {
-        if let Some(old) = keys.by_name.get(*name) {
+        if let Some(old) = keys.by_name.get(name.as_str()) {
             keys.by_digest.remove(&sha256(old.secret.expose()));
         }
         if !entries.iter().any(|entry| entry.key == *name) {
-            keys.by_name.shift_remove(*name);
+            keys.by_name.shift_remove(name.as_str());
         }
     }
     let mut seen = Seen::new();

@@ -51,11 +51,9 @@ struct State {
     retired: Vec<Arc<Config>>,
 }
 
-impl State {
-    /// Frees what is in use no more.
-    fn release(&mut self) {
-        self.retired.retain(|config| Arc::strong_count(config) > 1);
-    }
+/// Frees what is in use no more.
+fn release(retired: &mut Vec<Arc<Config>>) {
+    retired.retain(|config| Arc::strong_count(config) > 1);
 }
 
 /// What reading the file again came to.
@@ -178,7 +176,7 @@ impl Live {
     pub fn poll(&self) -> Option<Result<Reload, Vec<Fault>>> {
         // Whoever changes it sees to it.
         let mut state = self.state.try_lock()?;
-        state.release();
+        release(&mut state.retired);
         let unchanged = match &state.stamp {
             Some(stamp) => stamp.still_holds(&self.path),
             None => !self.path.exists(),
@@ -224,7 +222,7 @@ impl Live {
         if draft.text() == draft.on_disk() && !draft.by_hand() {
             return Ok(self.load());
         }
-        let (settled, prepared) = self.settled_and_prepared(&draft);
+        let (settled, prepared) = self.settled_and_prepared(&draft, &mut state.retired);
         let Settled {
             text,
             config,
@@ -354,6 +352,7 @@ impl Live {
     fn settled_and_prepared<'d>(
         &self,
         draft: &'d Draft,
+        retired: &mut Vec<Arc<Config>>,
     ) -> (
         Result<Settled, WriteError>,
         Option<io::Result<Prepared<'d>>>,
@@ -363,7 +362,12 @@ impl Live {
         }
         std::thread::scope(|scope| {
             let (path, text) = (&self.path, draft.text());
-            let preparing = scope.spawn(move || file::prepare(path, text));
+            let preparing = scope.spawn(move || {
+                let prepared = file::prepare(path, text);
+                // Meanwhile the check goes on.
+                release(retired);
+                prepared
+            });
             (self.settled(draft), preparing.join().ok())
         })
     }
@@ -407,7 +411,7 @@ impl Live {
         let says = draft.outcome()?;
         let (environment, base) = (&*self.environment, folder(&self.path));
         let little = recheck(draft.in_force(), says, &draft.touched(), environment, base);
-        little.or_else(|| check_document(says.clone(), environment, base).ok())
+        little.or_else(|| check_document(Arc::clone(says), environment, base).ok())
     }
 
     /// What is wrong with the file as it was on disk, unless it was replaced.
@@ -467,7 +471,6 @@ impl Live {
     fn swap(&self, state: &mut State, text: String, mut config: Config) -> Arc<Config> {
         config.revision = self.current.load().revision + 1;
         let config = Arc::new(config);
-        state.release();
         state.retired.push(self.current.swap(config.clone()));
         state.text = text;
         state.loaded_at = SystemTime::now();

@@ -61,7 +61,7 @@ pub fn knows(name: &str) -> bool {
 }
 
 /// The configuration in force, as one immutable snapshot.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     /// Counts the configurations taken up since start, from 1.
     pub revision: u64,
@@ -137,6 +137,40 @@ impl Config {
     #[must_use]
     pub fn key_by_digest(&self, digest: &[u8; 32]) -> Option<&Arc<Key>> {
         self.key_by_digest.get(digest)
+    }
+
+    /// Every name that leads to an alias, and the alias, in no order.
+    pub fn named_aliases(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Alias>)> {
+        self.alias_by_name.iter()
+    }
+
+    /// The same with other entries.
+    fn with(&self, named: check::Named) -> Self {
+        Self {
+            revision: self.revision,
+            admin_key: self.admin_key.clone(),
+            server: self.server.clone(),
+            store: self.store.clone(),
+            catalogue: self.catalogue.clone(),
+            logging: self.logging.clone(),
+            providers: named.providers,
+            aliases: named.aliases.by_id,
+            keys: named.keys.by_name,
+            failover: self.failover.clone(),
+            attempt_timeout: self.attempt_timeout,
+            user_quotas: named.user_quotas,
+            default_quotas: self.default_quotas.clone(),
+            cooldown: self.cooldown,
+            exploration: self.exploration.clone(),
+            vision: self.vision.clone(),
+            strict: self.strict,
+            capture_on_error: self.capture_on_error,
+            document: Arc::clone(&self.document),
+            warnings: self.warnings.clone(),
+            asked: self.asked.clone(),
+            alias_by_name: named.aliases.by_name,
+            key_by_digest: named.keys.by_digest,
+        }
     }
 
     /// The provider with that id.

@@ -10,7 +10,7 @@ use super::adapter::{self, Level};
 use super::check::{Check, Seen, count};
 use super::endpoint::{self, Base};
 use super::settings::{connect_timeout, flag, stall_of};
-use super::tree::{Node, Yaml};
+use super::tree::{Entry, Node, Yaml};
 use super::{
     Endpoint, ModelKind, PriceRange, PriceSource, Pricing, Provider, ProviderModel, Rates,
 };
@@ -25,16 +25,43 @@ pub(in crate::config) fn read(check: &mut Check<'_>, root: &Node) -> Providers {
     let mut providers = Providers::new();
     let mut checkers = HashMap::new();
     for entry in root.get("providers").map_or(&[][..], Node::entries) {
-        let provider = check.within("providers", |check| {
-            check.within(&entry.key, |check| {
-                quota_checker(check, &entry.key, &entry.value, &mut checkers);
-                provider(check, &entry.key, &entry.value, root)
-            })
-        });
+        let provider = one(check, entry, root, &mut checkers);
         // Kept even when faulty, so that references to it are not faults too.
         providers.insert(provider.id.clone(), Arc::new(provider));
     }
     providers
+}
+
+/// Reads `providers:` where only these may have changed, and the others stand as
+/// they are; `root` has no others, but all that providers go by. `checkers` are
+/// those of the others.
+pub(in crate::config) fn reread(
+    check: &mut Check<'_>,
+    root: &Node,
+    mut providers: Providers,
+    touched: &[String],
+    mut checkers: Seen<String>,
+) -> Providers {
+    let entries = root.get("providers").map_or(&[][..], Node::entries);
+    for id in touched {
+        if !entries.iter().any(|entry| entry.key == *id) {
+            providers.shift_remove(id.as_str());
+        }
+    }
+    for entry in entries {
+        let provider = one(check, entry, root, &mut checkers);
+        providers.insert(provider.id.clone(), Arc::new(provider));
+    }
+    providers
+}
+
+fn one(check: &mut Check<'_>, entry: &Entry, root: &Node, checkers: &mut Seen<String>) -> Provider {
+    check.within("providers", |check| {
+        check.within(&entry.key, |check| {
+            quota_checker(check, &entry.key, &entry.value, checkers);
+            provider(check, &entry.key, &entry.value, root)
+        })
+    })
 }
 
 fn provider(check: &mut Check<'_>, id: &str, node: &Node, root: &Node) -> Provider {

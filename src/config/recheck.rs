@@ -1,15 +1,16 @@
-//! The check of a change that touched little: aliases and keys that it didn't
-//! touch are taken over from the configuration that it was made to, which has
+//! The check of a change that touched little: providers, aliases and keys that it
+//! didn't touch are taken over from the configuration that it was made to, which has
 //! thousands of them. Where that could tell otherwise than the whole check, it
 //! leaves it to that.
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::alias::{self, Aliases};
-use super::check::{self, Asked, Check, Named};
+use super::check::{self, Asked, Check, Named, Seen};
 use super::key::{self, Keys};
 use super::reference::Environment;
 use super::schema;
@@ -18,39 +19,49 @@ use super::tree::Node;
 use super::{Config, provider, quota};
 
 /// What was touched.
+#[derive(Default)]
 struct Touched<'t> {
     keys: HashSet<&'t str>,
     aliases: HashSet<&'t str>,
-    /// Anything that is neither.
-    more: bool,
+    providers: HashSet<&'t str>,
+    /// Anything else.
+    settings: bool,
 }
 
 impl<'t> Touched<'t> {
-    /// `None` when keys or aliases were touched as a whole.
+    /// `None` when a section of many entries was touched as a whole.
     fn of(paths: &[&'t [String]]) -> Option<Self> {
-        let mut touched = Self {
-            keys: HashSet::new(),
-            aliases: HashSet::new(),
-            more: false,
-        };
+        let mut touched = Self::default();
         for path in paths {
-            match path {
-                [section, name, ..] if section == "keys" => drop(touched.keys.insert(name)),
-                [section, name, ..] if section == "models" => drop(touched.aliases.insert(name)),
-                [section, ..] if section != "keys" && section != "models" => touched.more = true,
-                _ => return None,
-            }
+            let (section, rest) = path.split_first()?;
+            let names = match section.as_str() {
+                "keys" => &mut touched.keys,
+                "models" => &mut touched.aliases,
+                "providers" => &mut touched.providers,
+                _ => {
+                    touched.settings = true;
+                    continue;
+                }
+            };
+            names.insert(rest.first()?);
         }
         Some(touched)
     }
 
     /// The entries of a section that have to be read; `None` for all of it.
+    /// Settings say what goes for every provider.
     fn of_section(&self, section: &str) -> Option<&HashSet<&'t str>> {
         match section {
             "keys" => Some(&self.keys),
             "models" => Some(&self.aliases),
+            "providers" if !self.settings => Some(&self.providers),
             _ => None,
         }
+    }
+
+    /// Whether anything but keys and aliases has to be read.
+    fn more(&self) -> bool {
+        self.settings || !self.providers.is_empty()
     }
 
     /// The part of a document that has to be read.
@@ -65,7 +76,7 @@ impl<'t> Touched<'t> {
                     });
                     part.insert(section.clone(), Value::Object(entries.collect()));
                 }
-                None if self.more => drop(part.insert(section.clone(), value.clone())),
+                None if self.more() => drop(part.insert(section.clone(), value.clone())),
                 None => {}
             }
         }
@@ -74,14 +85,27 @@ impl<'t> Touched<'t> {
 
     /// What was asked for before by what is not read again.
     fn still_asked(&self, before: &Config) -> Vec<Asked> {
-        let stays = |(_, path): &&Asked| match (path.first(), path.get(1)) {
-            (Some(section), Some(name)) => match self.of_section(section) {
-                Some(names) => !names.contains(name.as_str()),
-                None => !self.more,
-            },
-            _ => !self.more,
+        let stays = |(_, path): &&Asked| {
+            let names = path.first().and_then(|section| self.of_section(section));
+            match (names, path.get(1)) {
+                (Some(names), Some(name)) => !names.contains(name.as_str()),
+                _ => !self.more(),
+            }
         };
         before.asked.iter().filter(stays).cloned().collect()
+    }
+
+    /// The quota checkers of providers that are not read again, and whose.
+    fn checkers(&self, document: &Value) -> Seen<String> {
+        let providers = document.get("providers").and_then(Value::as_object);
+        let others = providers.into_iter().flatten();
+        let others = others.filter(|(name, _)| !self.providers.contains(name.as_str()));
+        let checkers = others.filter_map(|(name, provider)| {
+            let checker = provider.get("quota_checker")?.as_object()?;
+            let id = checker.get("id").and_then(Value::as_str);
+            Some((id.unwrap_or(name).to_owned(), name.clone()))
+        });
+        checkers.collect()
     }
 }
 
@@ -90,7 +114,7 @@ impl<'t> Touched<'t> {
 /// whenever something is wrong.
 pub(in crate::config) fn recheck(
     before: &Config,
-    document: &Value,
+    document: &Arc<Value>,
     paths: &[&[String]],
     environment: Environment<'_>,
     base: &Path,
@@ -101,7 +125,7 @@ pub(in crate::config) fn recheck(
     let mut asked = touched.still_asked(before);
     asked.extend(found.asked);
     let mut check = Check::new(environment, base, found.faults, asked);
-    let config = build(&mut check, &root, before, &touched)?;
+    let config = build(&mut check, &root, before, (&touched, document))?;
     let in_order = |section: &str, names: &mut dyn Iterator<Item = &str>| {
         let known = document.get(section).and_then(Value::as_object);
         known
@@ -115,21 +139,32 @@ pub(in crate::config) fn recheck(
     if !keys || !aliases {
         return None;
     }
-    check.settled(Some(config), || document.clone()).ok()
+    check.settled(Some(config), || Arc::clone(document)).ok()
 }
 
 fn build(
     check: &mut Check<'_>,
     root: &Node,
     before: &Config,
-    touched: &Touched<'_>,
+    (touched, document): (&Touched<'_>, &Value),
 ) -> Option<Config> {
-    let (user_quotas, providers) = match touched.more {
-        true => (quota::read(check, root), provider::read(check, root)),
-        false => (before.user_quotas.clone(), before.providers.clone()),
+    let names =
+        |names: &HashSet<&str>| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+    let user_quotas = match touched.more() {
+        true => quota::read(check, root),
+        false => before.user_quotas.clone(),
+    };
+    let providers = if touched.settings {
+        provider::read(check, root)
+    } else if touched.providers.is_empty() {
+        before.providers.clone()
+    } else {
+        let checkers = touched.checkers(document);
+        let touched = names(&touched.providers);
+        provider::reread(check, root, before.providers.clone(), &touched, checkers)
     };
     // Keys that are not read again may name them.
-    let gone = |name: &std::sync::Arc<str>| !user_quotas.contains_key(name);
+    let gone = |name: &Arc<str>| !user_quotas.contains_key(name);
     if before.user_quotas.keys().any(gone) {
         return None;
     }
@@ -137,33 +172,25 @@ fn build(
         by_id: before.aliases.clone(),
         by_name: before.alias_by_name.clone(),
     };
-    let names: Vec<&str> = touched.aliases.iter().copied().collect();
-    let aliases = alias::reread(check, root, &providers, aliases, &names)?;
-    if touched.more && !alias::fit(&aliases, &providers) {
+    let aliases = alias::reread(check, root, &providers, aliases, &names(&touched.aliases))?;
+    if touched.more() && !alias::fit(&aliases, &providers) {
         return None;
     }
     let keys = Keys {
         by_name: before.keys.clone(),
         by_digest: before.key_by_digest.clone(),
     };
-    let names: Vec<&str> = touched.keys.iter().copied().collect();
-    let keys = key::reread(check, root, &user_quotas, keys, &names)?;
-    if touched.more {
-        let named = Named {
-            user_quotas,
-            providers,
-            aliases,
-            keys,
-        };
+    let keys = key::reread(check, root, &user_quotas, keys, &names(&touched.keys))?;
+    let named = Named {
+        user_quotas,
+        providers,
+        aliases,
+        keys,
+    };
+    if touched.more() {
         return check::assembled(check, root, named);
     }
-    Some(Config {
-        aliases: aliases.by_id,
-        alias_by_name: aliases.by_name,
-        keys: keys.by_name,
-        key_by_digest: keys.by_digest,
-        ..before.clone()
-    })
+    Some(before.with(named))
 }
 
 #[cfg(test)]
@@ -181,7 +208,7 @@ adminKey: a
 providers:
   p: { api_base_url: 'http://p/v1', api_key: k, models: [m, n] }
   q: { api_base_url: 'http://q/v1', api_key: k }
-  r: { api_base_url: 'http://r/v1', api_key: k, compaction: { enabled: true } }
+  r: { api_base_url: 'http://r/v1', api_key: k, compaction: { enabled: true }, quota_checker: { type: naga } }
 models:
   a: { additional_aliases: [b], targets: [{ provider: p, model: m }] }
   c: { targets: [{ provider: q, model: x }] }
@@ -226,6 +253,7 @@ default_quotas: [daily]
             Value::Null => drop(map.shift_remove(*last)),
             value => drop(map.insert((*last).to_owned(), value.clone())),
         }
+        let text = Arc::new(text);
         let path: Vec<String> = path.iter().map(ToString::to_string).collect();
         let base = Path::new(".");
         let quick = recheck(&before, &text, &[&path], &nothing, base);
@@ -253,6 +281,10 @@ default_quotas: [daily]
             (&["models", "a", "additional_aliases"], json!(["f", "g"])),
             (&["providers", "p", "timeoutMs"], json!(9)),
             (&["providers", "r"], Value::Null),
+            (
+                &["providers", "s"],
+                json!({ "api_base_url": "http://s", "api_key": "k", "quota_checker": { "type": "naga" } }),
+            ),
             (&["timeout"], json!({ "defaultSeconds": 5 })),
             (&["user_quotas", "daily", "limit"], json!(6)),
             (
@@ -288,6 +320,11 @@ default_quotas: [daily]
             (&["providers", "p", "models"], json!(["m"])),
             (&["providers", "q"], Value::Null),
             (&["providers", "q", "api_key"], Value::Null),
+            (
+                &["providers", "q", "quota_checker"],
+                json!({ "type": "naga", "id": "r" }),
+            ),
+            (&["providers"], json!({})),
             (&["user_quotas", "daily"], Value::Null),
             (&["timeout"], json!({ "defaultSeconds": "x" })),
             (&["nonsense"], json!(1)),

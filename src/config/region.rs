@@ -138,11 +138,15 @@ impl<'t> Block<'t> {
         let mut keys: Vec<(Range<usize>, &'t str)> = Vec::new();
         let mut level = None;
         let mut at = inside.start;
-        for line in text.get(inside)?.split_inclusive('\n') {
+        let lines = text.get(inside)?;
+        let breaks = memchr::memchr_iter(b'\n', lines.as_bytes()).map(|at| at + 1);
+        let mut from = 0;
+        for to in breaks.chain([lines.len()]) {
+            let line = lines.get(std::mem::replace(&mut from, to)..to)?;
             let start = at;
             at += line.len();
-            let content = line.trim_start_matches(' ');
-            let indent = line.len() - content.len();
+            let indent = line.bytes().take_while(|byte| *byte == b' ').count();
+            let content = line.get(indent..)?;
             if is_blank(content) {
                 continue;
             }
@@ -171,7 +175,9 @@ impl<'t> Block<'t> {
 }
 
 fn is_blank(content: &str) -> bool {
-    content.trim_end_matches(['\n', '\r', ' ']).is_empty()
+    content
+        .bytes()
+        .all(|byte| matches!(byte, b'\n' | b'\r' | b' '))
 }
 
 fn is_item(content: &str) -> bool {
