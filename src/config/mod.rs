@@ -161,7 +161,7 @@ impl Config {
             user_quotas: named.user_quotas,
             default_quotas: self.default_quotas.clone(),
             cooldown: self.cooldown,
-            exploration: self.exploration.clone(),
+            exploration: self.exploration,
             vision: self.vision.clone(),
             strict: self.strict,
             capture_on_error: self.capture_on_error,
