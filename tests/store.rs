@@ -645,7 +645,7 @@ fn deleted_rows_leave_the_summary_and_what_is_left_stays_true() {
     assert_eq!(summary(&store, |_| {}), Summary::default());
     let entries: i64 = raw(&store)
         .query_row(
-            "SELECT (SELECT count(*) FROM sums) + (SELECT count(*) FROM facets)",
+            "SELECT (SELECT count(*) FROM sums) + (SELECT count(*) FROM blocks)",
             [],
             |row| row.get(0),
         )
@@ -654,23 +654,32 @@ fn deleted_rows_leave_the_summary_and_what_is_left_stays_true() {
 }
 
 #[test]
-fn rows_from_before_sums_were_kept_are_counted_after_the_start() {
-    let (folder, store) = with(mixture());
-    let before = summary(&store, |q| q.groups = vec![GroupBy::Model]);
+fn rows_that_are_in_no_block_yet_are_put_there_when_the_file_is_opened() {
+    let many = (0..20_000).map(|i| UsageRow {
+        provider: Some(["a", "b"][usize::from(i % 3 == 0)].into()),
+        attribution: (i % 4 == 0).then(|| "ci".into()),
+        ..row(NOON + i64::from(i) * 7000)
+    });
+    let (folder, store) = with(many);
+    let asked = |store: &Store| {
+        let groups = vec![GroupBy::Provider, GroupBy::Attribution];
+        summary(store, |q| q.groups = groups)
+    };
+    let before = asked(&store);
+    assert_eq!(before.total.requests, 20_000);
     store.close(LIMIT).unwrap();
-    let uncounted = "DELETE FROM sums; DELETE FROM facets;
-        UPDATE sums_state SET counted_from = (SELECT max(id) + 1 FROM usage);";
+    let unmade = "DELETE FROM sums; DELETE FROM blocks; DELETE FROM block_columns;
+        UPDATE folded SET until = 0;";
     rusqlite::Connection::open(store.path())
         .unwrap()
-        .execute_batch(uncounted)
+        .execute_batch(unmade)
         .unwrap();
     let store = open(&folder);
-    assert_eq!(summary(&store, |q| q.groups = vec![GroupBy::Model]), before);
-    wait_until("all rows are counted", || {
-        let sql = "SELECT counted_from FROM sums_state";
-        raw(&store).query_row(sql, [], |row| row.get(0)) == Ok(0)
-    });
-    assert_eq!(summary(&store, |q| q.groups = vec![GroupBy::Model]), before);
+    assert_eq!(asked(&store), before);
+    let blocks: i64 = raw(&store)
+        .query_row("SELECT sum(rows) FROM blocks", [], |row| row.get(0))
+        .unwrap();
+    assert!((12_000..20_000).contains(&blocks), "{blocks}");
 }
 
 #[test]

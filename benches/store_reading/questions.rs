@@ -9,11 +9,10 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 const SUMMARY: Duration = Duration::from_millis(50);
 const PAGE: Duration = Duration::from_millis(100);
 
-/// One question, and how long its answer may take; none when every row has to
-/// be looked at.
+/// One question, and how long its answer may take.
 pub(crate) struct Question {
     pub(crate) name: String,
-    pub(crate) limit: Option<Duration>,
+    pub(crate) limit: Duration,
     what: What,
 }
 
@@ -42,7 +41,7 @@ impl Question {
 pub(crate) fn all(store: &Store, rows: u32) -> Result<Vec<Question>, StoreError> {
     let mut questions = summaries();
     questions.extend(pages(store, u64::from(rows))?);
-    questions.extend(slow());
+    questions.extend(by_numbers(u64::from(rows)));
     Ok(questions)
 }
 
@@ -92,22 +91,43 @@ fn summaries() -> Vec<Question> {
             };
             questions.push(Question {
                 name: format!("summary: {name}{what}"),
-                limit: Some(SUMMARY),
+                limit: SUMMARY,
                 what: What::Summary(Box::new(query)),
             });
         }
     }
+    questions.push(of_a_combination(now, hours(30)));
     questions.push(Question {
         name: "timeline by model: month".to_owned(),
-        limit: Some(SUMMARY),
+        limit: SUMMARY,
         what: What::Timeline(hours(30), minute - 1, 12 * HOUR_MS),
     });
     questions.push(Question {
         name: "timeline by model: day".to_owned(),
-        limit: Some(SUMMARY),
+        limit: SUMMARY,
         what: What::Timeline(minute - DAY_MS, minute - 1, 900_000),
     });
     questions
+}
+
+/// What no sums are kept of.
+fn of_a_combination(now: i64, from: i64) -> Question {
+    let rows = UsageQuery {
+        start_ms: Some(from),
+        provider: Some("provider-7".to_owned()),
+        response_status: Some("error".to_owned()),
+        ..UsageQuery::default()
+    };
+    Question {
+        name: "summary: month, errors of a provider, in five groups".to_owned(),
+        limit: PAGE,
+        what: What::Summary(Box::new(SummaryQuery {
+            rows,
+            bucket_ms: DAY_MS,
+            today_ms: now / DAY_MS * DAY_MS,
+            groups: GROUPS.to_vec(),
+        })),
+    }
 }
 
 const GROUPS: [GroupBy; 5] = [
@@ -177,7 +197,7 @@ fn pages(store: &Store, rows: u64) -> Result<Vec<Question>, StoreError> {
             for (place, offset) in deep {
                 questions.push(Question {
                     name: format!("page: {filter}, {order}, {place}"),
-                    limit: Some(PAGE),
+                    limit: PAGE,
                     what: What::Page(Box::new(UsageQuery {
                         offset,
                         ..query.clone()
@@ -196,31 +216,45 @@ fn pages(store: &Store, rows: u64) -> Result<Vec<Question>, StoreError> {
     };
     questions.push(Question {
         name: "page: a provider between two instants, middle".to_owned(),
-        limit: Some(PAGE),
+        limit: PAGE,
         what: What::Page(Box::new(range)),
     });
     Ok(questions)
 }
 
-/// Only the rows know these.
-fn slow() -> Vec<Question> {
-    let slow: [(&str, Change); 3] = [
-        ("page: longest", |q| q.sort_by = SortBy::DurationMs),
-        ("page: dearest", |q| q.sort_by = SortBy::CostTotal),
-        ("page: at least 8 s", |q| q.min_duration_ms = Some(8000.0)),
+/// Orders and filters of numbers, first and deep.
+fn by_numbers(rows: u64) -> Vec<Question> {
+    let changes: [(&str, Change); 5] = [
+        ("longest", |q| q.sort_by = SortBy::DurationMs),
+        ("dearest", |q| q.sort_by = SortBy::CostTotal),
+        ("cheapest", |q| {
+            q.sort_by = SortBy::CostTotal;
+            q.ascending = true;
+        }),
+        ("at least 8 s", |q| q.min_duration_ms = Some(8000.0)),
+        ("a key's longest", |q| {
+            q.sort_by = SortBy::DurationMs;
+            q.api_key = Some("key-49".into());
+        }),
+    ];
+    let whens = [
+        ("", None, 0),
+        (", middle", None, rows / 2),
+        (", of a day", Some(now_ms() - DAY_MS), 0),
     ];
     let mut questions = Vec::new();
-    for (name, change) in slow {
-        for (when, start_ms) in [("", None), (", of a day", Some(now_ms() - DAY_MS))] {
+    for (name, change) in changes {
+        for (when, start_ms, offset) in whens {
             let mut query = UsageQuery {
                 limit: Some(50),
                 start_ms,
+                offset,
                 ..UsageQuery::default()
             };
             change(&mut query);
             questions.push(Question {
-                name: format!("{name}{when}"),
-                limit: None,
+                name: format!("page: {name}{when}"),
+                limit: PAGE,
                 what: What::Page(Box::new(query)),
             });
         }

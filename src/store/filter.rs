@@ -1,45 +1,29 @@
-//! What a query wants of usage rows, as conditions on `usage`, `sums` or
-//! `facets`.
+//! What a query wants of usage rows, as conditions on `usage`, `sums` or blocks.
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
-use super::sums::Side;
+use super::sums::{Kept, Side};
 use super::usage::UsageQuery;
 
 /// Conditions that all hold.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
     terms: Vec<Term>,
-    /// Conditions that only rows can meet, as SQL with one value each.
-    of_rows: Vec<(&'static str, Sql)>,
+    /// Shortest and longest duration in microseconds.
+    pub(super) duration: Option<(u64, u64)>,
+    /// Ids of requests and clients, as SQL with one value each: both have an
+    /// index.
+    ids: Vec<(&'static str, Sql)>,
 }
 
-/// A condition on one side of a row.
+/// A condition on one side of a row: one of these numbers of `names`; 0 is none
+/// at all.
 #[derive(Clone, Debug)]
 pub(super) struct Term {
     pub(super) side: Side,
-    pub(super) test: Test,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Test {
-    /// One of these numbers of `names`; 0 is none at all.
-    Numbers(Vec<i64>),
-    /// This text.
-    Text(String),
-}
-
-/// Where conditions are to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// `usage`, where what is missing is NULL.
-    Rows,
-    /// `facets`.
-    Facets,
-    /// The entries of one side in `sums`.
-    Sums,
+    pub(super) names: Vec<i64>,
 }
 
 impl Filter {
@@ -48,12 +32,6 @@ impl Filter {
         let mut filter = Self::default();
         filter.parts(connection, query)?;
         filter.names(connection, query)?;
-        if let Some(text) = &query.attribution {
-            filter.terms.push(Term {
-                side: Side::Attribution,
-                test: Test::Text(text.clone()),
-            });
-        }
         filter.rows_only(query);
         Ok(filter)
     }
@@ -73,8 +51,10 @@ impl Filter {
                 .prepare_cached("SELECT id FROM names WHERE instr(lower(text), lower(?1)) > 0")?
                 .query_map([part], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
-            let test = Test::Numbers(numbers);
-            self.terms.push(Term { side, test });
+            self.terms.push(Term {
+                side,
+                names: numbers,
+            });
         }
         Ok(())
     }
@@ -86,6 +66,7 @@ impl Filter {
             (Side::Incoming, &query.incoming_api_type),
             (Side::Outgoing, &query.outgoing_api_type),
             (Side::Status, &query.response_status),
+            (Side::Attribution, &query.attribution),
         ];
         for (side, name) in names {
             let Some(name) = name else { continue };
@@ -93,29 +74,35 @@ impl Filter {
                 .prepare_cached("SELECT id FROM names WHERE text = ?1")?
                 .query_row([name], |row| row.get(0))
                 .optional()?;
-            let test = Test::Numbers(number.into_iter().collect());
-            self.terms.push(Term { side, test });
+            self.terms.push(Term {
+                side,
+                names: number.into_iter().collect(),
+            });
         }
         Ok(())
     }
 
     fn rows_only(&mut self, query: &UsageQuery) {
         if let Some(id) = &query.client_request_id {
-            self.of_rows
-                .push(("client_request_id = ?", id.clone().into()));
+            self.ids.push(("client_request_id = ?", id.clone().into()));
         }
         if let Some(id) = &query.request_id {
             // What is no id is nobody's id.
             let id = Uuid::parse_str(id).map_or(Sql::Null, |id| Sql::Blob(id.as_bytes().to_vec()));
-            self.of_rows.push(("request_id = ?", id));
+            self.ids.push(("request_id = ?", id));
         }
-        if let Some(ms) = query.min_duration_ms {
-            let shortest = (ms * 1000.0).ceil() as i64;
-            self.of_rows.push(("duration_us >= ?", shortest.into()));
-        }
-        if let Some(ms) = query.max_duration_ms {
-            let longest = (ms * 1000.0).floor() as i64;
-            self.of_rows.push(("duration_us <= ?", longest.into()));
+        if query.min_duration_ms.is_some() || query.max_duration_ms.is_some() {
+            // A cast saturates.
+            let shortest = query.min_duration_ms.map(|ms| (ms * 1000.0).ceil() as u64);
+            let longest = query.max_duration_ms.map(|ms| {
+                let us = (ms * 1000.0).floor();
+                // Nothing is shorter than nothing.
+                if us < 0.0 { None } else { Some(us as u64) }
+            });
+            self.duration = match longest {
+                Some(None) => Some((1, 0)),
+                longest => Some((shortest.unwrap_or(0), longest.flatten().unwrap_or(u64::MAX))),
+            };
         }
     }
 
@@ -126,15 +113,14 @@ impl Filter {
         filter
     }
 
-    /// Whether only the rows themselves can meet it.
-    pub(super) const fn needs_rows(&self) -> bool {
-        !self.of_rows.is_empty()
+    /// Whether it asks for ids.
+    pub(super) const fn has_ids(&self) -> bool {
+        !self.ids.is_empty()
     }
 
     /// Whether it is known that no row meets it.
     pub(super) fn is_hopeless(&self) -> bool {
-        let mut terms = self.terms.iter();
-        terms.any(|term| matches!(&term.test, Test::Numbers(none) if none.is_empty()))
+        self.terms.iter().any(|term| term.names.is_empty())
     }
 
     /// The sides that it speaks of.
@@ -142,29 +128,40 @@ impl Filter {
         self.terms.iter().map(|term| term.side)
     }
 
-    /// SQL to follow other conditions, and its values.
-    pub(super) fn sql(&self, place: Place) -> (String, Vec<Sql>) {
-        let (mut text, mut values) = (String::new(), Vec::new());
-        for Term { side, test } in &self.terms {
-            let column = match place {
-                Place::Rows | Place::Facets => side.column(),
-                Place::Sums => "name_id",
-            };
-            text.push_str(" AND ");
-            match test {
-                Test::Text(wanted) => {
-                    text.push_str(&format!("{column} = ?"));
-                    values.push(wanted.clone().into());
-                }
-                Test::Numbers(numbers) if place == Place::Rows && numbers.contains(&0) => {
-                    text.push_str(&format!("coalesce({column}, 0) IN ({})", list(numbers)));
-                }
-                Test::Numbers(numbers) => {
-                    text.push_str(&format!("{column} IN ({})", list(numbers)));
-                }
-            }
+    /// The conditions on sides.
+    pub(super) fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// The same for those entries of `sums`, as SQL to follow other conditions.
+    pub(super) fn on_sums(&self, kept: Kept) -> String {
+        let mut text = String::new();
+        for term in &self.terms {
+            let column = kept.column(term.side);
+            text.push_str(&format!(" AND {column} IN ({})", list(&term.names)));
         }
-        for (condition, value) in &self.of_rows {
+        text
+    }
+
+    /// The same for `usage`, and the values.
+    pub(super) fn on_rows(&self) -> (String, Vec<Sql>) {
+        let (mut text, mut values) = (String::new(), Vec::new());
+        for term in &self.terms {
+            let numbers = list(&term.names);
+            let column = term.side.column();
+            text.push_str(&match term.side {
+                Side::Attribution => format!(
+                    " AND {column} IN (SELECT text FROM names WHERE names.id IN ({numbers}))"
+                ),
+                _ => format!(" AND coalesce({column}, 0) IN ({numbers})"),
+            });
+        }
+        if let Some((shortest, longest)) = self.duration {
+            let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
+            text.push_str(" AND duration_us BETWEEN ? AND ?");
+            values.extend([signed(shortest).into(), signed(longest).into()]);
+        }
+        for (condition, value) in &self.ids {
             text.push_str(" AND ");
             text.push_str(condition);
             values.push(value.clone());

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, ffi, params};
 
+use super::blocks::{self, Fold};
 use super::captures::{CaptureRow, Shelf};
 use super::cooldowns;
 use super::error::StoreError;
@@ -16,8 +17,7 @@ use super::quotas;
 use super::responses::{self, Load, ResponseRow};
 use super::restore::Restore;
 use super::row::{Bill, CooldownRow, ErrorRow, QuotaRow, UsageRow};
-use super::sums::{Facet, State, Sums, Tally};
-use crate::metrics::Observation;
+use super::sums::{SIDES, Side};
 use crate::money::{Cost, Nanos};
 use crate::vault::Vault;
 
@@ -51,6 +51,8 @@ pub(super) struct Ledger {
     names: Names,
     sequence: i64,
     captures: Shelf,
+    /// Usage rows that are in no block, as far as that makes a difference.
+    loose: usize,
 }
 
 /// Bits of `usage.id` that tell the requests of one millisecond apart.
@@ -87,8 +89,11 @@ impl Ledger {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        // Should that fail, the next fold will tell.
+        let loose = blocks::loose_rows(&connection, Fold::USUAL.at).unwrap_or(Fold::USUAL.at);
         Self {
             connection,
+            loose,
             names: Names::default(),
             // Another start than the last run had, should a clock be set back.
             sequence: i64::from(since_epoch.subsec_micros()),
@@ -109,6 +114,29 @@ impl Ledger {
         } else {
             self.names.revert();
             self.captures.forget();
+            self.roll_back();
+        }
+        result
+    }
+
+    /// Puts some of the usage rows into a block, if there are enough of them that
+    /// are in none; returns how many.
+    pub(super) fn fold(&mut self, fold: Fold) -> Result<usize, rusqlite::Error> {
+        if self.loose < fold.at {
+            return Ok(0);
+        }
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        let result = begun.and_then(|()| {
+            let mut names = self.names.within(&self.connection)?;
+            let rows = blocks::fold(&self.connection, &mut names, fold)?;
+            self.connection.execute_batch("COMMIT")?;
+            Ok(rows)
+        });
+        if result.is_ok() {
+            self.names.settle();
+            self.loose = blocks::loose_rows(&self.connection, fold.at)?;
+        } else {
+            self.names.revert();
             self.roll_back();
         }
         result
@@ -150,6 +178,7 @@ impl Ledger {
         if result.is_err() {
             self.roll_back();
         }
+        self.loose = blocks::loose_rows(&self.connection, Fold::USUAL.at)?;
         result
     }
 
@@ -157,13 +186,14 @@ impl Ledger {
         let connection = &self.connection;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut pen = Pen {
+            connection,
             usage: connection.prepare_cached(INSERT_USAGE)?,
             error: connection.prepare_cached(INSERT_ERROR)?,
             response: connection.prepare_cached(responses::INSERT)?,
             names: self.names.within(connection)?,
             sequence: &mut self.sequence,
-            state: State::read(connection)?,
-            tally: Tally::default(),
+            until: blocks::until(connection)?,
+            rows: 0,
         };
         let mut written = Written::default();
         for row in batch {
@@ -185,9 +215,9 @@ impl Ledger {
             }
         }
         self.captures.trim(connection)?;
-        let (tally, state) = (pen.tally, pen.state);
-        tally.count(connection, state)?;
+        let rows = pen.rows;
         connection.prepare_cached("COMMIT")?.execute([])?;
+        self.loose += rows;
         Ok(written)
     }
 
@@ -222,13 +252,16 @@ const INSERT_ERROR: &str =
 
 /// The statements of one transaction.
 struct Pen<'a> {
+    connection: &'a Connection,
     usage: CachedStatement<'a>,
     error: CachedStatement<'a>,
     response: CachedStatement<'a>,
     names: Interner<'a>,
     sequence: &'a mut i64,
-    state: State,
-    tally: Tally,
+    /// Rows that come before that are late.
+    until: i64,
+    /// Usage rows written.
+    rows: usize,
 }
 
 impl Pen<'_> {
@@ -237,44 +270,53 @@ impl Pen<'_> {
         const ATTEMPTS: u32 = 64;
         let start_ms = row.start_ms.clamp(0, END_MS - 1);
         let first = first_id(start_ms);
-        let facet = self.facet(row)?;
+        let names = self.names_of(row)?;
         let mut attempt = 0;
         let id = loop {
             *self.sequence = (*self.sequence + 1) & ((1 << SEQUENCE_BITS) - 1);
             let id = first | *self.sequence;
-            match self.insert(id, &facet, row) {
+            match self.insert(id, &names, row) {
                 Ok(0) => return Ok(()),
                 Ok(_) => break id,
                 Err(error) if is_taken(&error) && attempt < ATTEMPTS => attempt += 1,
                 Err(error) => return Err(error),
             }
         };
-        if id >= self.state.counted_from {
-            self.tally.add(start_ms, facet, &counts(row));
+        self.rows += 1;
+        if id < self.until {
+            blocks::note_late(self.connection, id)?;
         }
         Ok(())
     }
 
-    fn facet(&mut self, row: &UsageRow) -> Result<Facet, rusqlite::Error> {
-        let names = &mut self.names;
-        let mut number = |text: Option<&str>| -> Result<i64, rusqlite::Error> {
-            Ok(names.maybe(text)?.unwrap_or(0))
-        };
-        Ok(Facet {
-            key: number(row.key.as_deref())?,
-            provider: number(row.provider.as_deref())?,
-            model: number(row.selected_model.as_deref())?,
-            alias: number(row.incoming_alias.as_deref())?,
-            canonical: number(row.canonical.as_deref())?,
-            incoming: number(Some(if row.lite { LITE } else { row.incoming.name() }))?,
-            outgoing: number(row.outgoing.map(|protocol| protocol.name()))?,
-            status: number(Some(row.status.name()))?,
-            attribution: row.attribution.clone().unwrap_or_default(),
-        })
+    /// Its names' numbers, 0 is none.
+    fn names_of(&mut self, row: &UsageRow) -> Result<[i64; SIDES], rusqlite::Error> {
+        let mut numbers = [0; SIDES];
+        for side in Side::ALL {
+            let text = match side {
+                Side::Key => row.key.as_deref(),
+                Side::Provider => row.provider.as_deref(),
+                Side::Model => row.selected_model.as_deref(),
+                Side::Canonical => row.canonical.as_deref(),
+                Side::Alias => row.incoming_alias.as_deref(),
+                Side::Incoming => Some(if row.lite { LITE } else { row.incoming.name() }),
+                Side::Outgoing => row.outgoing.map(|protocol| protocol.name()),
+                Side::Status => Some(row.status.name()),
+                // Written out in the row; whoever reads blocks wants a number.
+                Side::Attribution => row.attribution.as_deref(),
+            };
+            numbers[side as usize] = self.names.maybe(text)?.unwrap_or(0);
+        }
+        Ok(numbers)
     }
 
-    fn insert(&mut self, id: i64, facet: &Facet, row: &UsageRow) -> Result<usize, rusqlite::Error> {
-        let known = |number: i64| (number != 0).then_some(number);
+    fn insert(
+        &mut self,
+        id: i64,
+        names: &[i64; SIDES],
+        row: &UsageRow,
+    ) -> Result<usize, rusqlite::Error> {
+        let known = |side: Side| Some(names[side as usize]).filter(|number| *number != 0);
         let finish = self.names.maybe(row.finish_reason.as_deref())?;
         let tokens = &row.tokens;
         let bill = row.bill.as_ref();
@@ -283,14 +325,14 @@ impl Pen<'_> {
         self.usage.execute(params![
             id,
             row.request_id.as_bytes(),
-            known(facet.key),
-            known(facet.provider),
-            known(facet.model),
-            known(facet.alias),
-            known(facet.canonical),
-            facet.incoming,
-            known(facet.outgoing),
-            facet.status,
+            known(Side::Key),
+            known(Side::Provider),
+            known(Side::Model),
+            known(Side::Alias),
+            known(Side::Canonical),
+            known(Side::Incoming),
+            known(Side::Outgoing),
+            known(Side::Status),
             finish,
             row.http_status,
             row.attempts,
@@ -332,25 +374,6 @@ impl Pen<'_> {
             .execute(params![id, row.date_ms, key, row.message, row.details])?;
         Ok(())
     }
-}
-
-/// What a row adds to the sums.
-fn counts(row: &UsageRow) -> Sums {
-    let seen = Observation::from(row);
-    let sums = Sums {
-        requests: 1,
-        errors: i64::from(seen.failed),
-        input: signed(seen.input),
-        output: signed(seen.output),
-        reasoning: signed(seen.reasoning),
-        cached: signed(seen.cached),
-        cache_write: signed(seen.cache_write),
-        cost: signed(seen.cost.0),
-        duration_us: micros(row.duration_ms),
-        ttft_us: row.ttft_ms.map_or(0, micros),
-        ttft_count: i64::from(row.ttft_ms.is_some()),
-    };
-    sums.within_bounds()
 }
 
 /// Whether the error lies in the state of the machine or the file, so that it
@@ -397,9 +420,6 @@ fn signed(count: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Protocol;
-    use crate::store::row::{Status, Tokens};
-    use uuid::Uuid;
 
     fn ledger() -> Ledger {
         let mut connection = Connection::open_in_memory().unwrap();
@@ -409,35 +429,9 @@ mod tests {
 
     fn row(key: &str, notes: &str) -> Row {
         Row::Usage(Box::new(UsageRow {
-            request_id: Uuid::new_v4(),
-            client_request_id: None,
-            start_ms: 1,
-            source_ip: None,
             key: Some(key.into()),
-            attribution: None,
-            incoming: Protocol::Chat,
-            lite: false,
-            outgoing: None,
-            provider: None,
-            selected_model: None,
-            incoming_alias: None,
-            canonical: None,
-            attempts: 1,
-            retry_history: None,
-            all_attempted: None,
-            tokens: Tokens::default(),
-            tokens_estimated: false,
-            bill: None,
-            duration_ms: 1.0,
-            ttft_ms: None,
-            streamed: false,
-            passthrough: false,
-            status: Status::Success,
-            has_error: false,
-            tool_calls: None,
-            finish_reason: None,
             notes: Some(notes.into()),
-            http_status: 200,
+            ..UsageRow::blank(1)
         }))
     }
 
@@ -462,19 +456,13 @@ mod tests {
         let error = ledger.commit(&batch).unwrap_err();
         assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DiskFull));
         assert!(is_circumstance(&error));
-        for table in ["usage", "names", "sums", "facets"] {
+        for table in ["usage", "names"] {
             assert_eq!(count(&ledger, table), 0, "{table}");
         }
         limit(&ledger, 10_000);
         assert_eq!(ledger.commit(&batch).unwrap(), Written::default());
         assert_eq!(count(&ledger, "usage"), 200);
         // Each key has its own name again.
-        let sql = "SELECT count(*) FROM sums WHERE span = 1 AND side = 1";
-        let entries: i64 = ledger
-            .connection
-            .query_row(sql, [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(entries, 200);
         let sql = "SELECT count(DISTINCT text) FROM usage JOIN names ON names.id = key_id";
         let keys: i64 = ledger
             .connection
@@ -490,6 +478,7 @@ mod tests {
         ledger.commit(&batch).unwrap();
         ledger.commit(&batch).unwrap();
         assert_eq!(count(&ledger, "usage"), 10);
+        assert_eq!(ledger.fold(Fold { at: 10, take: 10 }).unwrap(), 10);
         let sql = "SELECT sum(rows) FROM sums WHERE span = 1 AND side = 0";
         let counted: i64 = ledger
             .connection
@@ -543,11 +532,7 @@ mod tests {
                 Ok(0)
             })
             .unwrap();
-        assert_eq!(
-            (count(&ledger, "usage"), count(&ledger, "sums")),
-            (1, 0),
-            "what rows add up to is counted afterwards"
-        );
+        assert_eq!(count(&ledger, "usage"), 1);
     }
 
     #[test]

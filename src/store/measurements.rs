@@ -1,9 +1,12 @@
 //! What the newest usage rows say about the targets they name.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
+use super::filter::{Filter, Term};
 use super::ledger::{HOUR_MS, first_id, millisecond};
+use super::reading::{Reading, asked};
 use super::row::Measurement;
+use super::sums::Side;
 
 /// Most rows that are looked at; they take some 20 ms.
 const MOST: u32 = 20_000;
@@ -69,13 +72,24 @@ pub(super) fn targets_of(
     connection: &Connection,
     alias: &str,
 ) -> Result<Vec<(String, String)>, rusqlite::Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT provider.text, model.text FROM facets
-         JOIN names AS provider ON provider.id = provider_id
-         JOIN names AS model ON model.id = model_id
-         WHERE span = 2 AND canonical_id = (SELECT names.id FROM names WHERE text = ?1)
-         ORDER BY 1, 2",
-    )?;
-    let rows = statement.query_map([alias], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
+    let mut find = connection.prepare_cached("SELECT id FROM names WHERE text = ?1")?;
+    let alias = find.query_row([alias], |row| row.get(0)).optional()?;
+    let filter = Filter::default().with(Term {
+        side: Side::Canonical,
+        names: alias.into_iter().collect(),
+    });
+    if filter.is_hopeless() {
+        return Ok(Vec::new());
+    }
+    let ever = asked(None, None);
+    let mut reading = Reading::of(connection, &filter, ever)?;
+    let pairs = reading.scan(ever)?.pairs(Side::Provider, Side::Model)?;
+    let mut name = connection.prepare_cached("SELECT text FROM names WHERE id = ?1")?;
+    let mut text = |id: i64| name.query_row([id], |row| row.get(0)).optional();
+    let mut targets = Vec::with_capacity(pairs.len());
+    for (provider, model) in pairs {
+        targets.extend(text(provider)?.zip(text(model)?));
+    }
+    targets.sort();
+    Ok(targets)
 }

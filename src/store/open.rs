@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::{Connection, OpenFlags};
 
+use super::blocks;
 use super::error::{OpenError, StoreError};
 use super::schema;
 
@@ -31,6 +32,7 @@ pub(super) fn writable(path: &Path) -> Result<Connection, OpenError> {
     let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
     let mut connection = prepared(path, "NORMAL")?;
     schema::migrate(&mut connection, path)?;
+    blocks::catch_up(&connection).map_err(failed)?;
     make_shrinkable(&connection).map_err(failed)?;
     connection.busy_timeout(LOCK_WAIT).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(32);

@@ -1,290 +1,172 @@
-//! Sums and counts over a stretch of time, read from the fewest entries that
-//! say them: `sums` where one side of the rows is asked for, else `facets`,
-//! and the rows themselves at the ends.
+//! Sums over a stretch of time, read from the fewest entries that say them:
+//! `sums` where those tell apart what is asked for, else blocks. Rows that are
+//! in no block, and those at the ends of the stretch, are looked at one by one.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
-use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::Connection;
 
+use super::blocks::Blocks;
 use super::cover::{Piece, cover};
-use super::filter::{Filter, Place};
-use super::ledger::{END_MS, SEQUENCE_BITS, first_id};
-use super::sums::{COLUMNS, Side, Span, State, Sums, WHOLE, of_rows};
-
-/// What a sum belongs to: the name's number, or the attribution.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Label {
-    Number(i64),
-    Text(String),
-}
-
-/// How sums are told apart.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Grouping {
-    /// By time, in buckets of that many milliseconds from the epoch.
-    pub(super) slot_ms: Option<i64>,
-    /// By a side of the rows.
-    pub(super) side: Option<Side>,
-}
-
-/// Sums by the number of their slot and their label; both are 0 where nothing
-/// tells them apart.
-pub(super) type Gathered = HashMap<(i64, Label), Sums>;
-
-/// A stretch of the time in which some rows began.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch {
-    pub(super) from: i64,
-    pub(super) to: i64,
-    pub(super) rows: u64,
-    /// Its length, where it is a bucket.
-    span: Option<Span>,
-}
+use super::filter::Filter;
+use super::ledger::{END_MS, first_id};
+use super::scan::Scan;
+pub(super) use super::scan::{Gathered, Grouping};
+use super::sums::{COLUMNS, Kept, Span, Sums};
 
 /// One state of the database, looked at through a filter.
 pub(super) struct Reading<'a> {
     connection: &'a Connection,
     filter: &'a Filter,
-    state: State,
+    blocks: Blocks<'a>,
 }
 
 /// Milliseconds from the first to the second, without the second, kept within
 /// those that rows can have.
-pub(super) fn within(from: i64, to: i64) -> (i64, i64) {
+fn within(from: i64, to: i64) -> (i64, i64) {
     (from.clamp(0, END_MS), to.clamp(0, END_MS))
-}
-
-impl<'a> Reading<'a> {
-    pub(super) fn of(connection: &'a Connection, filter: &'a Filter) -> rusqlite::Result<Self> {
-        let state = State::read(connection)?;
-        Ok(Self {
-            connection,
-            filter,
-            state,
-        })
-    }
-
-    /// The sums over rows that began in these milliseconds.
-    pub(super) fn gather(&self, from: i64, to: i64, by: Grouping) -> rusqlite::Result<Gathered> {
-        let mut gathered = Gathered::new();
-        if self.filter.is_hopeless() {
-            return Ok(gathered);
-        }
-        let longest = by.slot_ms.map_or(Span::Day, longest_within);
-        let (from, to) = within(from, to);
-        for piece in cover(from, to, longest, self.state) {
-            self.add(piece, by, &mut gathered)?;
-        }
-        Ok(gathered)
-    }
-
-    fn add(&self, piece: Piece, by: Grouping, gathered: &mut Gathered) -> rusqlite::Result<()> {
-        let source = self.source(piece, by.side);
-        let slot = by
-            .slot_ms
-            .map_or_else(|| "0".to_owned(), |ms| source.slot(ms));
-        let label = by
-            .side
-            .map_or_else(|| "0".to_owned(), |side| source.label(side));
-        let sums: Vec<String> = source
-            .columns()
-            .iter()
-            .map(|column| format!("sum({column})"))
-            .collect();
-        let sql = format!(
-            "SELECT {slot}, {label}, {} FROM {} GROUP BY 1, 2",
-            sums.join(", "),
-            source.text
-        );
-        let mut statement = self.connection.prepare(&sql)?;
-        let mut rows = statement.query(params_from_iter(&source.values))?;
-        while let Some(row) = rows.next()? {
-            let label = match row.get(1)? {
-                Sql::Text(text) => Label::Text(text),
-                Sql::Integer(number) => Label::Number(number),
-                Sql::Null | Sql::Real(_) | Sql::Blob(_) => Label::Number(0),
-            };
-            let sums = Sums::read(row, 2)?;
-            gathered.entry((row.get(0)?, label)).or_default().add(&sums);
-        }
-        Ok(())
-    }
-
-    /// Where rows that began in these milliseconds are, oldest first, by days
-    /// where they are whole. Stretches without any are left out.
-    pub(super) fn stretches(&self, from: i64, to: i64) -> rusqlite::Result<Vec<Stretch>> {
-        let (from, to) = within(from, to);
-        self.count(&cover(from, to, Span::Day, self.state))
-    }
-
-    /// The same inside of a stretch, a step finer; `None` when nothing finer is
-    /// kept.
-    pub(super) fn finer(&self, stretch: Stretch) -> rusqlite::Result<Option<Vec<Stretch>>> {
-        let shorter = match stretch.span {
-            Some(Span::Day) => Span::Hour,
-            Some(Span::Hour) if stretch.from >= self.state.minutes_from => Span::Minute,
-            _ => return Ok(None),
-        };
-        let pieces = cover(stretch.from, stretch.to, shorter, self.state);
-        self.count(&pieces).map(Some)
-    }
-
-    fn count(&self, pieces: &[Piece]) -> rusqlite::Result<Vec<Stretch>> {
-        let mut stretches = Vec::new();
-        for piece in pieces {
-            let source = self.source(*piece, None);
-            let sql = match piece {
-                Piece::Rows { .. } => format!("SELECT 0, count(*) FROM {}", source.text),
-                Piece::Buckets { .. } => format!(
-                    "SELECT bucket, sum(rows) FROM {} GROUP BY bucket ORDER BY bucket",
-                    source.text
-                ),
-            };
-            let mut statement = self.connection.prepare(&sql)?;
-            let mut rows = statement.query(params_from_iter(&source.values))?;
-            while let Some(row) = rows.next()? {
-                let (from, to, span) = match *piece {
-                    Piece::Rows { from, to } => (from, to, None),
-                    Piece::Buckets { span, .. } => {
-                        let from = row.get::<_, i64>(0)?.saturating_mul(span.ms());
-                        (from, from.saturating_add(span.ms()), Some(span))
-                    }
-                };
-                let rows = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
-                if rows > 0 {
-                    stretches.push(Stretch {
-                        from,
-                        to,
-                        rows,
-                        span,
-                    });
-                }
-            }
-        }
-        Ok(stretches)
-    }
-
-    /// Ids of rows in a stretch, in the order of time: at most `limit`, after
-    /// the first `skip`.
-    pub(super) fn ids(
-        &self,
-        stretch: Stretch,
-        ascending: bool,
-        limit: u64,
-        skip: u64,
-        ids: &mut Vec<i64>,
-    ) -> rusqlite::Result<()> {
-        let Stretch { from, to, .. } = stretch;
-        let source = self.source(Piece::Rows { from, to }, None);
-        let order = if ascending { "ASC" } else { "DESC" };
-        let sql = format!(
-            "SELECT id FROM {} ORDER BY id {order} LIMIT {limit} OFFSET {skip}",
-            source.text
-        );
-        let mut statement = self.connection.prepare(&sql)?;
-        let found = statement.query_map(params_from_iter(&source.values), |row| row.get(0))?;
-        for id in found {
-            ids.push(id?);
-        }
-        Ok(())
-    }
-
-    fn source(&self, piece: Piece, side: Option<Side>) -> Source {
-        match piece {
-            Piece::Rows { from, to } => self.rows(from, to),
-            Piece::Buckets { span, from, to } => self.buckets(span, from, to, side),
-        }
-    }
-
-    fn rows(&self, from: i64, to: i64) -> Source {
-        let (more, more_values) = self.filter.sql(Place::Rows);
-        let mut values: Vec<Sql> = vec![first_id(from).into(), first_id(to).into()];
-        values.extend(more_values);
-        Source {
-            text: format!("usage WHERE id >= ? AND id < ?{more}"),
-            values,
-            place: Place::Rows,
-            span: Span::Minute,
-        }
-    }
-
-    fn buckets(&self, span: Span, from: i64, to: i64, side: Option<Side>) -> Source {
-        let mut sides = self.filter.sides().chain(side);
-        let first = sides.next();
-        let alike = sides.all(|other| Some(other) == first);
-        let entries = match first {
-            None => Some(WHOLE),
-            Some(side) => side.number().filter(|_| alike),
-        };
-        let place = if entries.is_some() {
-            Place::Sums
-        } else {
-            Place::Facets
-        };
-        let (more, more_values) = self.filter.sql(place);
-        let range = format!(
-            "span = {} AND bucket >= ? AND bucket < ?{more}",
-            span.number()
-        );
-        let mut values: Vec<Sql> = vec![from.into(), to.into()];
-        values.extend(more_values);
-        Source {
-            text: match entries {
-                Some(number) => format!("sums WHERE side = {number} AND {range}"),
-                None => format!("facets WHERE {range}"),
-            },
-            values,
-            place,
-            span,
-        }
-    }
-}
-
-/// The longest bucket that divides a slot.
-fn longest_within(slot_ms: i64) -> Span {
-    let mut spans = Span::ALL.into_iter().rev();
-    spans
-        .find(|span| slot_ms % span.ms() == 0)
-        .unwrap_or(Span::Minute)
-}
-
-/// A table and conditions on it.
-struct Source {
-    text: String,
-    values: Vec<Sql>,
-    place: Place,
-    span: Span,
-}
-
-impl Source {
-    fn slot(&self, slot_ms: i64) -> String {
-        match self.place {
-            Place::Rows => format!("(id >> {SEQUENCE_BITS}) / {slot_ms}"),
-            Place::Facets | Place::Sums => format!("bucket * {} / {slot_ms}", self.span.ms()),
-        }
-    }
-
-    fn label(&self, side: Side) -> String {
-        let column = side.column();
-        match (self.place, side) {
-            (Place::Sums, _) => "name_id".to_owned(),
-            (Place::Facets, _) => column.to_owned(),
-            (Place::Rows, Side::Attribution) => format!("coalesce({column}, '')"),
-            (Place::Rows, _) => format!("coalesce({column}, 0)"),
-        }
-    }
-
-    fn columns(&self) -> Vec<String> {
-        match self.place {
-            Place::Rows => of_rows().to_vec(),
-            Place::Facets | Place::Sums => COLUMNS.map(str::to_owned).to_vec(),
-        }
-    }
 }
 
 /// The milliseconds that a query asks about, the second not included.
 pub(super) fn asked(start_ms: Option<i64>, end_ms: Option<i64>) -> (i64, i64) {
     let to = end_ms.map_or(END_MS, |ms| ms.saturating_add(1));
     within(start_ms.unwrap_or(0), to)
+}
+
+impl<'a> Reading<'a> {
+    /// Of rows that began in these milliseconds, the second not included, and of
+    /// no others.
+    pub(super) fn of(
+        connection: &'a Connection,
+        filter: &'a Filter,
+        (from, to): (i64, i64),
+    ) -> rusqlite::Result<Self> {
+        let (from, to) = within(from, to);
+        Ok(Self {
+            connection,
+            filter,
+            blocks: Blocks::of(connection, first_id(from), first_id(to))?,
+        })
+    }
+
+    /// The rows of these milliseconds that meet the filter.
+    pub(super) fn scan(&mut self, (from, to): (i64, i64)) -> rusqlite::Result<Scan<'a, '_>> {
+        let all = 0..self.blocks.list().len();
+        let ids = (first_id(from), first_id(to));
+        Scan::of(&mut self.blocks, all, ids, self.filter)
+    }
+
+    /// What those rows add up to, once for each grouping.
+    pub(super) fn gather(
+        &mut self,
+        (from, to): (i64, i64),
+        by: &[Grouping],
+    ) -> rusqlite::Result<Vec<Gathered>> {
+        let (from, to) = within(from, to);
+        let mut gathered = vec![Gathered::new(); by.len()];
+        if self.filter.is_hopeless() {
+            return Ok(gathered);
+        }
+        // Those with the same pieces go together: their rows are read once.
+        for longest in [None, Some(Span::Hour), Some(Span::Day)] {
+            let alike: Vec<usize> = (0..by.len())
+                .filter(|index| self.longest(by[*index]) == longest)
+                .collect();
+            let groupings: Vec<Grouping> = alike.iter().map(|index| by[*index]).collect();
+            let mut found = vec![Gathered::new(); alike.len()];
+            if !groupings.is_empty() {
+                for piece in cover(from, to, longest) {
+                    self.add(piece, &groupings, &mut found)?;
+                }
+            }
+            for (index, found) in alike.into_iter().zip(found) {
+                gathered[index] = found;
+            }
+        }
+        Ok(gathered)
+    }
+
+    /// The longest buckets of `sums` that tell the grouping apart.
+    fn longest(&self, by: Grouping) -> Option<Span> {
+        self.kept(by)?;
+        let Some(slot_ms) = by.slot_ms else {
+            return Some(Span::Day);
+        };
+        let mut spans = Span::ALL.into_iter().rev();
+        spans.find(|span| slot_ms % span.ms() == 0)
+    }
+
+    fn kept(&self, by: Grouping) -> Option<Kept> {
+        let kept = Kept::of(self.filter.sides().chain(by.side));
+        kept.filter(|_| self.filter.duration.is_none())
+    }
+
+    fn add(
+        &mut self,
+        piece: Piece,
+        by: &[Grouping],
+        gathered: &mut [Gathered],
+    ) -> rusqlite::Result<()> {
+        let stored = self.blocks.stored();
+        let all = self.blocks.list().len();
+        match piece {
+            Piece::Rows { from, to } => self.add_rows(0..all, (from, to), by, gathered),
+            Piece::Buckets { span, from, to } => {
+                for (by, gathered) in by.iter().zip(gathered.iter_mut()) {
+                    self.add_sums(span, (from, to), *by, gathered)?;
+                }
+                let ends = (from * span.ms(), to * span.ms());
+                self.add_rows(stored..all, ends, by, gathered)
+            }
+        }
+    }
+
+    fn add_rows(
+        &mut self,
+        places: Range<usize>,
+        (from, to): (i64, i64),
+        by: &[Grouping],
+        gathered: &mut [Gathered],
+    ) -> rusqlite::Result<()> {
+        let ids = (first_id(from), first_id(to));
+        Scan::of(&mut self.blocks, places, ids, self.filter)?.add_up(by, gathered)
+    }
+
+    fn add_sums(
+        &self,
+        span: Span,
+        (from, to): (i64, i64),
+        by: Grouping,
+        gathered: &mut Gathered,
+    ) -> rusqlite::Result<()> {
+        let Some(kept) = self.kept(by) else {
+            return Ok(());
+        };
+        let slot = by.slot_ms.map_or_else(
+            || "0".to_owned(),
+            |ms| format!("bucket * {} / {ms}", span.ms()),
+        );
+        let name = by.side.map_or("0", |side| kept.column(side));
+        let sums = COLUMNS.map(|column| format!("sum({column})")).join(", ");
+        let owner = match kept {
+            Kept::OfKeys(_) => "",
+            Kept::Whole | Kept::By(_) => " AND owner_id = 0",
+        };
+        let wanted = self.filter.on_sums(kept);
+        let sql = format!(
+            "SELECT {slot}, {name}, {sums} FROM sums
+             WHERE span = {} AND side = {}{owner} AND bucket >= ?1 AND bucket < ?2{wanted}
+             GROUP BY 1, 2",
+            span.number(),
+            kept.number(),
+        );
+        let mut statement = self.connection.prepare(&sql)?;
+        let mut rows = statement.query([from, to])?;
+        while let Some(row) = rows.next()? {
+            let sums = Sums::read(row, 2)?;
+            let place = (row.get(0)?, row.get(1)?);
+            gathered.entry(place).or_default().add(&sums);
+        }
+        Ok(())
+    }
 }

@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::names::Names;
 use super::row::QuotaRow;
 use super::sheets::{self, Intake, SheetError, Taken};
-use super::{captures, quotas, schema, secrets, sums};
+use super::{blocks, captures, quotas, schema, secrets};
 use crate::vault::Vault;
 
 /// Writes a database's new content.
@@ -84,7 +84,7 @@ impl<'a> Restore<'a> {
     /// SQLite refuses.
     pub fn finish(&mut self) -> Result<(), SheetError> {
         captures::measure(self.connection)?;
-        Ok(sums::recount(self.connection)?)
+        Ok(blocks::made_anew(self.connection, self.names)?)
     }
 
     /// What is used of quotas at that millisecond, by the new rows.

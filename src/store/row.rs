@@ -119,6 +119,44 @@ pub struct UsageRow {
     pub http_status: u16,
 }
 
+#[cfg(test)]
+impl UsageRow {
+    /// A request that nothing is known of but that it was answered.
+    pub(crate) fn blank(start_ms: i64) -> Self {
+        Self {
+            request_id: Uuid::new_v4(),
+            client_request_id: None,
+            start_ms,
+            source_ip: None,
+            key: None,
+            attribution: None,
+            incoming: Protocol::Chat,
+            lite: false,
+            outgoing: None,
+            provider: None,
+            selected_model: None,
+            incoming_alias: None,
+            canonical: None,
+            attempts: 1,
+            retry_history: None,
+            all_attempted: None,
+            tokens: Tokens::default(),
+            tokens_estimated: false,
+            bill: None,
+            duration_ms: 1.0,
+            ttft_ms: None,
+            streamed: false,
+            passthrough: false,
+            status: Status::Success,
+            has_error: false,
+            tool_calls: None,
+            finish_reason: None,
+            notes: None,
+            http_status: 200,
+        }
+    }
+}
+
 /// What a request cost, and who says so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bill {

@@ -59,6 +59,7 @@ const STEPS: &[&str] = &[
     SECRETS,
     QUOTAS,
     SUMS,
+    BLOCKS,
 ];
 
 /// What is sealed while there is a key; `next` is there only while keys change.
@@ -128,7 +129,55 @@ CREATE INDEX captures_by_key ON captures (key, id, size);
 CREATE INDEX captures_by_date ON captures (created_ms);
 ";
 
-/// What usage rows add up to; see `sums.rs`. `span` is 0 for minutes, 1 for
+/// Usage rows once more, by column: see `blocks.rs`; and what they add up to: see
+/// `sums.rs`. `span` is 0 for hours, 1 for days; `bucket` their number since the
+/// epoch. Rows that are there already are put into blocks when the file is
+/// opened. Blocks speak of attributions by number, too.
+const BLOCKS: &str = "
+DROP TABLE facets;
+DROP TABLE sums;
+DROP TABLE sums_state;
+CREATE TABLE sums (
+    span INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    owner_id INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,
+    name_id INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    cached INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    ttft_us INTEGER NOT NULL,
+    ttft_rows INTEGER NOT NULL,
+    PRIMARY KEY (span, side, owner_id, bucket, name_id)
+) WITHOUT ROWID;
+CREATE TABLE blocks (
+    number INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    rows INTEGER NOT NULL
+);
+CREATE TABLE block_columns (
+    id INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+);
+CREATE TABLE late (
+    id INTEGER PRIMARY KEY
+);
+CREATE TABLE folded (
+    until INTEGER NOT NULL
+);
+INSERT INTO folded VALUES (0);
+INSERT OR IGNORE INTO names (text)
+    SELECT DISTINCT attribution FROM usage WHERE attribution IS NOT NULL;
+";
+
+/// What usage rows add up to. `span` is 0 for minutes, 1 for
 /// hours, 2 for days; `bucket` their number since the epoch. Rows that are
 /// there already are counted after the start, in slices; this takes the place
 /// of the counts by hour.

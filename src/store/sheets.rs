@@ -19,9 +19,9 @@ use rusqlite::types::{Value as Sql, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 use uuid::Uuid;
 
+use super::blocks::MADE;
 use super::ledger::first_id;
 use super::names::{Interner, Names};
-use super::sums::COUNTED;
 
 /// A table by the name that the API's backups know it by.
 struct Sheet {
@@ -77,7 +77,7 @@ const KEPT: &str = "plexus.";
 
 /// Tables that hold texts for the others, that a backup has elsewhere, or that say
 /// how far counting has come.
-const LEFT_OUT: [&str; 4] = ["names", "secrets", "pending_config", "sums_state"];
+const LEFT_OUT: [&str; 4] = ["names", "secrets", "pending_config", "folded"];
 
 macro_rules! name_of {
     ($column:literal) => {
@@ -368,7 +368,7 @@ pub(super) fn names(connection: &Connection) -> Result<Vec<String>, SheetError> 
 /// All tables that a restore empties.
 pub(super) fn tables(connection: &Connection) -> Result<Vec<String>, SheetError> {
     let kept_rows = SHEETS.iter().filter_map(|sheet| sheet.table);
-    let tables = kept_rows.chain(COUNTED).chain(["names"]);
+    let tables = kept_rows.chain(MADE).chain(["names"]);
     let mut tables: Vec<String> = tables.map(str::to_owned).collect();
     let own = own_tables(connection)?.into_iter();
     tables.extend(own.filter_map(|sheet| sheet.strip_prefix("plexus_").map(str::to_owned)));
@@ -386,7 +386,7 @@ fn own_tables(connection: &Connection) -> Result<Vec<String>, SheetError> {
     for name in all {
         let name = name?;
         let known = SHEETS.iter().any(|sheet| sheet.table == Some(&name));
-        let left_out = LEFT_OUT.contains(&&*name) || COUNTED.contains(&&*name);
+        let left_out = LEFT_OUT.contains(&&*name) || MADE.contains(&&*name);
         if !known && !left_out {
             own.push(format!("plexus_{name}"));
         }

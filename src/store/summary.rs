@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::filter::Filter;
 use super::ledger::END_MS;
-use super::reading::{Gathered, Grouping, Label, Reading, asked};
+use super::reading::{Gathered, Grouping, Reading, asked};
 use super::sums::{Side, Sums};
 use super::usage::UsageQuery;
 
@@ -80,33 +80,33 @@ pub type Timeline = Vec<(i64, String, u64)>;
 /// What `query` asks for.
 pub(super) fn summary(connection: &Connection, query: &SummaryQuery) -> rusqlite::Result<Summary> {
     let filter = Filter::of(connection, &query.rows)?;
-    let reading = Reading::of(connection, &filter)?;
-    let (from, to) = asked(query.rows.start_ms, query.rows.end_ms);
+    let range = asked(query.rows.start_ms, query.rows.end_ms);
     let bucket_ms = query.bucket_ms.max(1);
-    let slots = Grouping {
+    let mut by = vec![Grouping {
         slot_ms: Some(bucket_ms),
         side: None,
-    };
-    let gathered = reading.gather(from, to, slots)?;
+    }];
+    by.extend(query.groups.iter().map(|by| Grouping {
+        slot_ms: None,
+        side: Some(by.side()),
+    }));
+    let earliest = range.0.min(query.today_ms);
+    let mut reading = Reading::of(connection, &filter, (earliest, END_MS))?;
+    let mut gathered = reading.gather(range, &by)?;
+    let groups = gathered.split_off(1);
     let mut series: Vec<(i64, Sums)> = gathered
         .into_iter()
+        .flatten()
         .map(|((slot, _), sums)| (slot.saturating_mul(bucket_ms), sums))
         .collect();
     series.sort_by_key(|(from, _)| *from);
-    let mut groups = Vec::with_capacity(query.groups.len());
-    for by in &query.groups {
-        let by = Grouping {
-            slot_ms: None,
-            side: Some(by.side()),
-        };
-        groups.push(named(connection, reading.gather(from, to, by)?)?);
-    }
-    let today = reading.gather(query.today_ms, END_MS, Grouping::default())?;
+    let groups = groups.into_iter().map(|group| named(connection, group));
+    let today = reading.gather((query.today_ms, END_MS), &[Grouping::default()])?;
     Ok(Summary {
         total: all(series.iter().map(|(_, sums)| sums)),
-        today: all(today.values()),
+        today: all(today.iter().flat_map(|of_day| of_day.values())),
         series,
-        groups,
+        groups: groups.collect::<Result<_, _>>()?,
     })
 }
 
@@ -118,8 +118,8 @@ pub(super) fn timeline(
     by: GroupBy,
 ) -> rusqlite::Result<Timeline> {
     let filter = Filter::default();
-    let reading = Reading::of(connection, &filter)?;
-    let (from, to) = asked(Some(start_ms), Some(end_ms));
+    let range = asked(Some(start_ms), Some(end_ms));
+    let mut reading = Reading::of(connection, &filter, range)?;
     let bucket_ms = bucket_ms.max(1);
     let by = Grouping {
         slot_ms: Some(bucket_ms),
@@ -127,8 +127,8 @@ pub(super) fn timeline(
     };
     let mut names = Names::of(connection)?;
     let mut timeline = Timeline::new();
-    for ((slot, label), sums) in reading.gather(from, to, by)? {
-        if let Some(name) = names.text(&label)? {
+    for ((slot, name), sums) in reading.gather(range, &[by])?.into_iter().flatten() {
+        if let Some(name) = names.text(name)? {
             let rows = u64::try_from(sums.requests).unwrap_or(0);
             timeline.push((slot.saturating_mul(bucket_ms), name, rows));
         }
@@ -138,16 +138,16 @@ pub(super) fn timeline(
 }
 
 fn named(connection: &Connection, gathered: Gathered) -> rusqlite::Result<Vec<Group>> {
-    let mut entries: Vec<(Label, Sums)> = gathered
+    let mut entries: Vec<(i64, Sums)> = gathered
         .into_iter()
-        .map(|((_, label), sums)| (label, sums))
+        .map(|((_, name), sums)| (name, sums))
         .collect();
     entries.sort_by(|(a, x), (b, y)| y.requests.cmp(&x.requests).then_with(|| a.cmp(b)));
     let rest = entries.split_off(entries.len().min(MOST_ENTRIES));
     let mut names = Names::of(connection)?;
     let mut groups = Vec::with_capacity(entries.len() + 1);
-    for (label, sums) in entries {
-        groups.push((names.text(&label)?, sums));
+    for (name, sums) in entries {
+        groups.push((names.text(name)?, sums));
     }
     if !rest.is_empty() {
         let rest = all(rest.iter().map(|(_, sums)| sums));
@@ -162,7 +162,7 @@ fn all<'a>(parts: impl Iterator<Item = &'a Sums>) -> Sums {
     sums
 }
 
-/// Reads names by their labels.
+/// Reads names by their numbers.
 struct Names<'a>(rusqlite::CachedStatement<'a>);
 
 impl<'a> Names<'a> {
@@ -171,10 +171,7 @@ impl<'a> Names<'a> {
         Ok(Self(statement))
     }
 
-    fn text(&mut self, label: &Label) -> rusqlite::Result<Option<String>> {
-        match label {
-            Label::Text(text) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-            Label::Number(number) => self.0.query_row([number], |row| row.get(0)).optional(),
-        }
+    fn text(&mut self, name: i64) -> rusqlite::Result<Option<String>> {
+        self.0.query_row([name], |row| row.get(0)).optional()
     }
 }

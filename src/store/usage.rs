@@ -7,11 +7,14 @@ use jiff::{Timestamp, ToSpan};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use uuid::Uuid;
 
-use super::filter::{Filter, Place, Term, Test};
-use super::ledger::{END_MS, first_id, millisecond};
-use super::reading::{Grouping, Label, Reading, Stretch, asked};
+use super::blocks;
+use super::column::Number;
+use super::filter::Filter;
+use super::ledger::{END_MS, first_id};
+use super::reading::{Grouping, Reading, asked};
 use super::record::{Record, Records};
-use super::sums::{Side, State, Stored, Tally};
+use super::scan::Scan;
+use super::sums::Side;
 use crate::metrics::Figures;
 use crate::money::Nanos;
 
@@ -145,12 +148,8 @@ pub fn parse_instant(text: &str, bound: Bound) -> Option<i64> {
     }
 }
 
-/// The page that `query` asks for.
-///
-/// Totals and the place of any page are found through what the rows add up to,
-/// unless the query wants what only rows know: a request's id, a duration, the
-/// order of durations or of costs. Those look at every row between their dates,
-/// but for the ids, which have an index.
+/// The page that `query` asks for. Ids have an index; everything else is found
+/// in blocks.
 pub(super) fn page(
     connection: &Connection,
     query: &UsageQuery,
@@ -159,13 +158,13 @@ pub(super) fn page(
     if filter.is_hopeless() {
         return Ok(UsagePage::default());
     }
-    let (total, ids) = match query.sort_by {
-        _ if filter.needs_rows() => by_rows(connection, query, &filter)?,
-        SortBy::CostTotal | SortBy::DurationMs => by_rows(connection, query, &filter)?,
-        SortBy::Date => by_time(connection, query, &filter)?,
-        SortBy::ApiKey => by_name(connection, query, &filter, Side::Key)?,
-        SortBy::Provider => by_name(connection, query, &filter, Side::Provider)?,
-        SortBy::IncomingModelAlias => by_name(connection, query, &filter, Side::Alias)?,
+    let (total, ids) = if filter.has_ids() {
+        by_index(connection, query, &filter)?
+    } else {
+        let range = asked(query.start_ms, query.end_ms);
+        let mut reading = Reading::of(connection, &filter, range)?;
+        let mut scan = reading.scan(range)?;
+        (scan.rows() as u64, in_order(connection, query, &mut scan)?)
     };
     let mut records = Records::of(connection)?;
     let mut data = Vec::with_capacity(ids.len());
@@ -173,6 +172,46 @@ pub(super) fn page(
         data.extend(records.read(id)?);
     }
     Ok(UsagePage { data, total })
+}
+
+/// The page's ids.
+fn in_order(
+    connection: &Connection,
+    query: &UsageQuery,
+    scan: &mut Scan<'_, '_>,
+) -> Result<Vec<i64>, rusqlite::Error> {
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let (skip, limit) = (count(query.offset), count(query.limit.unwrap_or(u64::MAX)));
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let side = match query.sort_by {
+        SortBy::Date => return scan.by_time(query.ascending, skip, limit),
+        SortBy::CostTotal => {
+            return scan.by_number(Number::Cost, query.ascending, skip, limit);
+        }
+        SortBy::DurationMs => {
+            return scan.by_number(Number::Duration, query.ascending, skip, limit);
+        }
+        SortBy::ApiKey => Side::Key,
+        SortBy::Provider => Side::Provider,
+        SortBy::IncomingModelAlias => Side::Alias,
+    };
+    let mut name = connection.prepare_cached("SELECT text FROM names WHERE id = ?1")?;
+    let mut names: Vec<(Option<String>, i64, usize)> = Vec::new();
+    for (number, rows) in scan.count_by(side)? {
+        let text = name.query_row([number], |row| row.get(0)).optional()?;
+        names.push((text, number, rows));
+    }
+    names.sort();
+    if !query.ascending {
+        names.reverse();
+    }
+    let names: Vec<(i64, usize)> = names
+        .into_iter()
+        .map(|(_, name, rows)| (name, rows))
+        .collect();
+    scan.by_name(side, &names, skip, limit)
 }
 
 /// The record of that request.
@@ -196,10 +235,11 @@ pub(super) fn figures_since(
     from_ms: i64,
 ) -> Result<Figures, rusqlite::Error> {
     let filter = Filter::default();
-    let reading = Reading::of(connection, &filter)?;
-    let gathered = reading.gather(from_ms, END_MS, Grouping::default())?;
+    let since = (from_ms, END_MS);
+    let mut reading = Reading::of(connection, &filter, since)?;
+    let gathered = reading.gather(since, &[Grouping::default()])?;
     let mut figures = Figures::default();
-    for sums in gathered.values() {
+    for sums in gathered.iter().flat_map(|sums| sums.values()) {
         let number = |sum: i64| u64::try_from(sum).unwrap_or(0);
         figures.requests += number(sums.requests);
         figures.errors += number(sums.errors);
@@ -219,26 +259,17 @@ pub(super) fn delete_one(
     connection: &Connection,
     request_id: Uuid,
 ) -> Result<u64, rusqlite::Error> {
-    let sql = format!(
-        "SELECT {} FROM usage WHERE request_id = ?1",
-        Stored::columns()
-    );
-    let found = connection
-        .prepare_cached(&sql)?
-        .query_row([request_id.as_bytes()], Stored::read)
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT id FROM usage WHERE request_id = ?1")?
+        .query_row([request_id.as_bytes()], |row| row.get(0))
         .optional()?;
-    let Some((id, facet, sums)) = found else {
+    let Some(id) = found else {
         return Ok(0);
     };
     connection
         .prepare_cached("DELETE FROM usage WHERE id = ?1")?
         .execute([id])?;
-    let state = State::read(connection)?;
-    if id >= state.counted_from {
-        let mut tally = Tally::default();
-        tally.add(millisecond(id), facet, &sums);
-        tally.uncount(connection, state)?;
-    }
+    blocks::forget(connection, &[id])?;
     Ok(1)
 }
 
@@ -249,156 +280,27 @@ pub(super) fn delete_slice(
     before_ms: i64,
     slice: u32,
 ) -> Result<u64, rusqlite::Error> {
-    let state = State::read(connection)?;
-    let mut gone = Tally::default();
-    let (mut last, mut count) = (None, 0);
-    let sql = format!(
-        "SELECT {} FROM usage WHERE id < ?1 ORDER BY id LIMIT ?2",
-        Stored::columns()
-    );
-    let mut oldest = connection.prepare_cached(&sql)?;
-    let mut rows = oldest.query(params![first_id(before_ms), slice])?;
-    while let Some(row) = rows.next()? {
-        let (id, facet, sums) = Stored::read(row)?;
-        if id >= state.counted_from {
-            gone.add(millisecond(id), facet, &sums);
-        }
-        last = Some(id);
-        count += 1;
-    }
-    drop(rows);
-    let Some(last) = last else {
+    let ids: Vec<i64> = connection
+        .prepare_cached("SELECT id FROM usage WHERE id < ?1 ORDER BY id LIMIT ?2")?
+        .query_map(params![first_id(before_ms), slice], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let Some(last) = ids.last() else {
         return Ok(0);
     };
     connection
         .prepare_cached("DELETE FROM usage WHERE id <= ?1")?
         .execute([last])?;
-    gone.uncount(connection, state)?;
-    Ok(count)
+    blocks::forget(connection, &ids)?;
+    Ok(ids.len() as u64)
 }
 
-/// The total and the page's ids, in the order of time.
-fn by_time(
+/// The total and the page's ids of a query for an id.
+fn by_index(
     connection: &Connection,
     query: &UsageQuery,
     filter: &Filter,
 ) -> Result<(u64, Vec<i64>), rusqlite::Error> {
-    let mut page = Wanted::of(query);
-    let total = page.take(connection, query, filter, query.ascending)?;
-    Ok((total, page.ids))
-}
-
-/// The total and the page's ids, in the order of the names of one side: one
-/// name after the other, each in the order of time.
-fn by_name(
-    connection: &Connection,
-    query: &UsageQuery,
-    filter: &Filter,
-    side: Side,
-) -> Result<(u64, Vec<i64>), rusqlite::Error> {
-    let (from, to) = asked(query.start_ms, query.end_ms);
-    let by = Grouping {
-        side: Some(side),
-        slot_ms: None,
-    };
-    let gathered = Reading::of(connection, filter)?.gather(from, to, by)?;
-    let mut name = connection.prepare_cached("SELECT text FROM names WHERE id = ?1")?;
-    let mut names: Vec<(Option<String>, i64, u64)> = Vec::with_capacity(gathered.len());
-    for ((_, label), sums) in gathered {
-        let Label::Number(number) = label else {
-            continue;
-        };
-        let text = name.query_row([number], |row| row.get(0)).optional()?;
-        names.push((text, number, u64::try_from(sums.requests).unwrap_or(0)));
-    }
-    names.sort();
-    if !query.ascending {
-        names.reverse();
-    }
-    let total = names.iter().map(|(_, _, rows)| rows).sum();
-    let mut page = Wanted::of(query);
-    for (_, number, rows) in names {
-        if page.skip >= rows {
-            page.skip -= rows;
-        } else if page.limit > 0 {
-            let test = Test::Numbers(vec![number]);
-            let of_name = filter.with(Term { side, test });
-            page.take(connection, query, &of_name, false)?;
-        }
-    }
-    Ok((total, page.ids))
-}
-
-/// What is still to be passed over and to be found.
-struct Wanted {
-    skip: u64,
-    limit: u64,
-    ids: Vec<i64>,
-}
-
-impl Wanted {
-    fn of(query: &UsageQuery) -> Self {
-        Self {
-            skip: query.offset,
-            limit: query.limit.unwrap_or(u64::MAX),
-            ids: Vec::new(),
-        }
-    }
-
-    /// Goes on through the rows that the filter finds between the query's
-    /// dates; returns how many there are.
-    fn take(
-        &mut self,
-        connection: &Connection,
-        query: &UsageQuery,
-        filter: &Filter,
-        ascending: bool,
-    ) -> Result<u64, rusqlite::Error> {
-        let reading = Reading::of(connection, filter)?;
-        let (from, to) = asked(query.start_ms, query.end_ms);
-        let stretches = reading.stretches(from, to)?;
-        let total = stretches.iter().map(|stretch| stretch.rows).sum();
-        self.walk(&reading, stretches, ascending)?;
-        Ok(total)
-    }
-
-    fn walk(
-        &mut self,
-        reading: &Reading<'_>,
-        mut stretches: Vec<Stretch>,
-        ascending: bool,
-    ) -> Result<(), rusqlite::Error> {
-        if !ascending {
-            stretches.reverse();
-        }
-        for stretch in stretches {
-            if self.limit == 0 {
-                break;
-            }
-            if self.skip >= stretch.rows {
-                self.skip -= stretch.rows;
-            } else if let Some(finer) = reading.finer(stretch)? {
-                self.walk(reading, finer, ascending)?;
-            } else {
-                let before = self.ids.len();
-                // Behind the last one that is there nothing has to be looked at.
-                let most = self.limit.min(stretch.rows - self.skip);
-                reading.ids(stretch, ascending, most, self.skip, &mut self.ids)?;
-                self.limit -= (self.ids.len() - before) as u64;
-                self.skip = 0;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The total and the page's ids, found by looking at the rows.
-fn by_rows(
-    connection: &Connection,
-    query: &UsageQuery,
-    filter: &Filter,
-) -> Result<(u64, Vec<i64>), rusqlite::Error> {
-    let (more, more_values) = filter.sql(Place::Rows);
+    let (more, more_values) = filter.on_rows();
     let (from, to) = asked(query.start_ms, query.end_ms);
     let mut values = vec![first_id(from).into(), first_id(to).into()];
     values.extend(more_values);
@@ -472,12 +374,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_found_through_an_index_and_a_page_without_sorting() {
+    fn a_request_is_found_through_an_index() {
         let mut connection = Connection::open_in_memory().unwrap();
         super::super::schema::migrate(&mut connection, std::path::Path::new("x")).unwrap();
         let plan = |query: &UsageQuery| {
             let filter = Filter::of(&connection, query).unwrap();
-            let (wanted, values) = filter.sql(Place::Rows);
+            let (wanted, values) = filter.on_rows();
             let sql = format!(
                 "EXPLAIN QUERY PLAN SELECT id FROM usage
                  WHERE id >= 0 AND id < 9{wanted} ORDER BY id DESC LIMIT 1"
@@ -498,15 +400,6 @@ mod tests {
             plan(&by_id).contains("usage_by_request"),
             "{}",
             plan(&by_id)
-        );
-        let by_key = UsageQuery {
-            api_key: Some("a".to_owned()),
-            ..UsageQuery::default()
-        };
-        assert!(
-            !plan(&by_key).contains("TEMP B-TREE FOR ORDER"),
-            "{}",
-            plan(&by_key)
         );
     }
 }

@@ -17,13 +17,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TryRecvError, bounded};
 use rusqlite::Connection;
 
+use super::blocks::Fold;
 use super::captures::{self, Sealing};
 use super::error::StoreError;
 use super::ledger::{Ledger, Row};
 use super::responses::{self, Load, ResponseRow, Waiting};
 use super::restore::Restore;
 use super::row::{CooldownRow, ErrorRow, QuotaState, UsageRow};
-use super::{failures, quotas, sums, usage};
+use super::{failures, quotas, usage};
 use crate::feed::{Event, Feed, Kind};
 use crate::metrics::Metrics;
 use crate::vault::Vault;
@@ -43,6 +44,9 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// First and longest pause after a commit that failed.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How long rows are in no block after putting them there failed.
+const FOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// Rows deleted in one transaction, so that writing never waits long.
 const SLICE: u32 = 1000;
@@ -83,7 +87,6 @@ impl Retention {
         }
         // Answers and quotas know themselves when they expire.
         chores.push(Chore::unasked(prune_expired(now_ms)));
-        chores.push(Chore::unasked(prune_minutes(now_ms)));
         if self.database_bytes > 0 {
             chores.push(Chore::unasked(prune_to_size(self.database_bytes)));
         }
@@ -120,11 +123,6 @@ fn prune_expired(now_ms: i64) -> Task {
     })
 }
 
-/// Deletes some of the minutes that are kept no longer.
-fn prune_minutes(now_ms: i64) -> Task {
-    Box::new(move |connection| sums::forget_minutes(connection, now_ms))
-}
-
 /// Deletes a slice of the oldest usage rows while the file is too large, until
 /// there is some room again.
 fn prune_to_size(bytes: i64) -> Task {
@@ -145,11 +143,6 @@ fn used_bytes(connection: &Connection) -> Result<i64, rusqlite::Error> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let pages = number("page_count")? - number("freelist_count")?;
     Ok(pages.saturating_mul(number("page_size")?))
-}
-
-/// Counts a slice of the rows that were there before sums were kept.
-fn fill_sums() -> Task {
-    Box::new(|connection| sums::fill_slice(connection, SLICE))
 }
 
 /// Something that replaces what is kept; the number is of no meaning.
@@ -354,6 +347,7 @@ fn prepare(
         pause: BACK_OFF.0,
         retention,
         retention_due: now + retention.delay,
+        fold_after: now,
         dropped: Arc::clone(&writer.dropped),
         feed: Arc::clone(&writer.feed),
         drops_told: 0,
@@ -382,6 +376,8 @@ struct Scribe {
     pause: Duration,
     retention: Retention,
     retention_due: Instant,
+    /// When rows may be put into blocks again.
+    fold_after: Instant,
     dropped: Arc<AtomicU64>,
     feed: Arc<Feed>,
     drops_told: u64,
@@ -400,7 +396,6 @@ struct Closing {
 impl Scribe {
     fn run(mut self) {
         self.seed_today();
-        self.chores.push_back(Chore::unasked(fill_sums()));
         loop {
             self.gather();
             if self.is_due() && !self.commit() {
@@ -421,7 +416,7 @@ impl Scribe {
             }
             self.report_drops();
             self.start_retention();
-            if !self.work_off() && self.receiver.len() < BATCH {
+            if !self.fold() && !self.work_off() && self.receiver.len() < BATCH {
                 self.rest();
             }
         }
@@ -553,7 +548,6 @@ impl Scribe {
                 if let Some(work) = work.take() {
                     let answer = self.ledger.replace(vault, work);
                     job.answer(answer);
-                    self.chores.push_back(Chore::unasked(fill_sums()));
                 }
             }
             Work::Sliced(_) => self.chores.push_back(Chore::asked(job)),
@@ -596,6 +590,23 @@ impl Scribe {
             }
         }
         true
+    }
+
+    /// Puts rows into a block when there are enough of them, and none are waiting
+    /// to be committed; false when there was nothing to do.
+    fn fold(&mut self) -> bool {
+        if !self.batch.is_empty() || Instant::now() < self.fold_after {
+            return false;
+        }
+        match self.ledger.fold(Fold::USUAL) {
+            Ok(rows) => rows > 0,
+            Err(error) => {
+                // Rows are read one by one until it works again.
+                self.fold_after = Instant::now() + FOLD_AGAIN;
+                tracing::error!(%error, "usage rows could not be put into blocks");
+                false
+            }
+        }
     }
 
     fn start_retention(&mut self) {
@@ -861,7 +872,7 @@ mod tests {
         assert!(scribe.chores.is_empty(), "not due yet");
         scribe.retention_due = Instant::now();
         scribe.start_retention();
-        assert_eq!(scribe.chores.len(), 3);
+        assert_eq!(scribe.chores.len(), 2);
         assert!(scribe.work_off());
         assert_eq!(errors(&scribe), 11);
         assert!(scribe.work_off());
@@ -872,9 +883,9 @@ mod tests {
 
     #[test]
     fn zero_days_keep_for_ever() {
-        let expired_rows_and_old_minutes = 2;
+        let what_expires_by_itself = 1;
         let chores = Retention::default().chores(now_ms());
-        assert_eq!(chores.len(), expired_rows_and_old_minutes);
+        assert_eq!(chores.len(), what_expires_by_itself);
     }
 
     #[test]
