@@ -284,7 +284,15 @@ impl Exchange {
         self.keep = keep.map(Box::new);
     }
 
-    /// The provider that answers may not report tokens.
+    /// How many tokens the prompt is likely to have, if a quota of the caller's
+    /// counts tokens or money.
+    #[must_use]
+    pub fn limited_input(&self) -> Option<u64> {
+        self.reservation.as_ref()?.input_tokens()
+    }
+
+    /// The provider that answers may not report tokens, or not before the client
+    /// leaves.
     pub fn estimate(&mut self, estimate: Estimate) {
         self.estimate = Some(Box::new(estimate));
     }

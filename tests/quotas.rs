@@ -17,6 +17,36 @@ use support::dialect::Dialect;
 use support::upstream::Upstream;
 use support::{FILE, Gateway, Response, await_some, media};
 
+#[test]
+fn a_client_that_leaves_a_stream_before_its_usage_has_come_pays_for_what_it_got() {
+    let quotas = "  tokens: { type: weekly, limitType: tokens, limit: 100000 }\n";
+    let gateway = Gateway::with(&file("tokens", quotas));
+    let ways = [
+        (Dialect::Chat, "chat"),
+        (Dialect::Messages, "chat"),
+        (Dialect::Messages, "messages"),
+        (Dialect::Responses, "responses"),
+    ];
+    for (turn, (dialect, provider)) in ways.into_iter().enumerate() {
+        let before = used(&gateway);
+        let model = format!("direct/{provider}/m+words=200+gap=5+tokens_out=200");
+        let mut stream = gateway.speak(dialect, &model, true);
+        stream.read_until("made");
+        stream.leave();
+        let rows = gateway.rows(turn + 1);
+        let row = &rows[0];
+        let number = |name: &str| row[name].as_u64().unwrap_or(0);
+        assert_eq!(row["responseStatus"], "cancelled");
+        assert_eq!(row["tokensEstimated"], 1, "{row:?}");
+        assert!(
+            number("tokensInput") > 0 && number("tokensOutput") > 0,
+            "{row:?}"
+        );
+        assert!(number("tokensOutput") < 200, "{row:?}");
+        assert!((used(&gateway) - before - tokens(row) as f64).abs() < f64::EPSILON);
+    }
+}
+
 const COMPLETION: &str = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":60,"completion_tokens":40,"total_tokens":100}}"#;
 
 /// [`FILE`] with these quotas for its key.
@@ -243,6 +273,18 @@ fn every_endpoint_that_answers_with_a_models_work_is_counted_and_refused() {
     gateway.ask("/v1/messages/count_tokens", &count).expect(200);
 }
 
+/// All tokens that a row speaks of.
+fn tokens(row: &serde_json::Map<String, Value>) -> u64 {
+    let names = [
+        "tokensInput",
+        "tokensOutput",
+        "tokensReasoning",
+        "tokensCached",
+        "tokensCacheWrite",
+    ];
+    names.iter().filter_map(|name| row[*name].as_u64()).sum()
+}
+
 #[test]
 fn tokens_are_counted_as_the_row_has_them_and_failures_cost_nothing() {
     let quotas = "  tokens: { type: weekly, limitType: tokens, limit: 100000 }\n";
@@ -262,21 +304,7 @@ fn tokens_are_counted_as_the_row_has_them_and_failures_cost_nothing() {
     }
     let rows = gateway.rows(16);
     let counts = rows.iter().filter(|row| row["responseStatus"] == "success");
-    let sum: u64 = counts
-        .map(|row| {
-            let names = [
-                "tokensInput",
-                "tokensOutput",
-                "tokensReasoning",
-                "tokensCached",
-                "tokensCacheWrite",
-            ];
-            names
-                .iter()
-                .filter_map(|name| row[*name].as_u64())
-                .sum::<u64>()
-        })
-        .sum();
+    let sum: u64 = counts.map(tokens).sum();
     assert_eq!(sum, 8 * 1090);
     assert!((used(&gateway) - sum as f64).abs() < f64::EPSILON);
 }

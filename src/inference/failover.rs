@@ -22,11 +22,13 @@ use crate::protocol::Protocol;
 use crate::protocol::error::ErrorClass;
 use crate::protocol::ir::Invalid;
 use crate::quota::Exceeded;
+use crate::relay::Form;
 use crate::routing::permit::{Place, Reached, Ticket};
 use crate::routing::session::{self, Sessions};
 use crate::routing::standing::{Pass, Trial};
 use crate::routing::{Candidate, Resolution};
 use crate::upstream::Failure;
+use crate::usage::estimate::Estimate;
 
 /// How long a request waits for another to end, where a limit is reached.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
@@ -258,6 +260,11 @@ impl<'a> Round<'a> {
                 exchange.noted(&answered.notes);
                 if candidate.provider.estimate_tokens && !work.is_count() {
                     exchange.estimate(count::of(work, plan.protocol, &answered.committed));
+                } else if let Some(input) = exchange.limited_input()
+                    && answered.committed.form != Form::Unary
+                {
+                    // Usage comes last: who leaves before must not have it for nothing.
+                    exchange.estimate(Estimate::new(input, plan.protocol, true));
                 }
                 exchange.keep(state::keep(exchange, work, pass_through));
                 self.pin(number, pass_through, &answered);

@@ -57,6 +57,8 @@ impl Spent {
 /// What a request is likely to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Estimate {
+    /// Tokens of the prompt.
+    pub input: u64,
     /// Tokens of all kinds.
     pub tokens: u64,
     /// Nano-dollars.
@@ -110,10 +112,12 @@ impl Guesses {
         } else {
             0.0
         });
-        let tokens = prompt_tokens(prompt) * ratio + output;
+        let input = prompt_tokens(prompt) * ratio;
+        let tokens = input + output;
         let price = slot.and_then(|slot| slot.price.high());
         let price = price.unwrap_or(prompt.nanos_per_token as f32);
         Estimate {
+            input: input.round() as u64,
             tokens: tokens.round() as u64,
             nanos: (tokens * price).round() as u64,
         }

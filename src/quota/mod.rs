@@ -105,7 +105,7 @@ impl List {
         prompt: Prompt,
         now: i64,
     ) -> impl Iterator<Item = (&Rule, Told)> {
-        let Estimate { tokens, nanos } = self.estimate(Places::of(&self.key, alias), prompt);
+        let Estimate { tokens, nanos, .. } = self.estimate(Places::of(&self.key, alias), prompt);
         self.rules.iter().map(move |rule| {
             let amount = rule.amount(1, tokens, nanos);
             let level = rule.bucket.level_for(rule.measure, amount, now);
@@ -119,6 +119,7 @@ impl List {
             return self.guesses.estimate(places, prompt);
         }
         Estimate {
+            input: 0,
             tokens: 0,
             nanos: 0,
         }

@@ -65,9 +65,16 @@ impl Reservation {
         taken
     }
 
+    /// How many tokens its prompt is likely to have, if one of the quotas counts
+    /// tokens or money.
+    #[must_use]
+    pub fn input_tokens(&self) -> Option<u64> {
+        self.list.measures.then_some(self.estimate.input)
+    }
+
     fn take(&mut self, now: i64, wanted: impl Fn(&Rule) -> bool) -> Result<(), Exceeded> {
         let mut blocking = Vec::new();
-        let Estimate { tokens, nanos } = self.estimate;
+        let Estimate { tokens, nanos, .. } = self.estimate;
         for (rule, hold) in self.list.rules.iter().zip(&mut self.holds) {
             if hold.is_some() || !wanted(rule) {
                 continue;

@@ -4,6 +4,8 @@
 //! that hold what the model wrote goes to a counter, letter by letter, whatever
 //! the chunks are. Signatures, ids and base64 stand in other members.
 
+use memchr::memchr3;
+
 use super::{Counter, class};
 use crate::protocol::Protocol;
 
@@ -94,6 +96,8 @@ pub struct Answer {
     named: usize,
     /// What the value that comes, or is at hand, holds.
     holds: Option<Holds>,
+    /// Whether a member's value comes or is at hand.
+    valued: bool,
     depth: u32,
     /// The depth around an object that the model wrote.
     written_at: Option<u32>,
@@ -112,6 +116,7 @@ impl Answer {
             name: [0; NAME],
             named: 0,
             holds: None,
+            valued: false,
             depth: 0,
             written_at: None,
         }
@@ -122,7 +127,17 @@ impl Answer {
         if self.members.is_empty() {
             return;
         }
-        for byte in chunk {
+        let mut rest = chunk;
+        loop {
+            if self.passes_over() {
+                // Most of a stream's bytes are in strings that say nothing.
+                let next = memchr3(b'"', b'\\', b'\n', rest);
+                rest = next.map_or(&[], |at| &rest[at..]);
+            }
+            let Some((byte, after)) = rest.split_first() else {
+                return;
+            };
+            rest = after;
             match self.string {
                 Some(within) => self.inside(*byte, within),
                 None => self.outside(*byte),
@@ -140,6 +155,20 @@ impl Answer {
     #[must_use]
     pub fn thought(&self) -> u64 {
         self.thought.tokens()
+    }
+
+    /// Whether it is in a string that is neither counted nor a name.
+    fn passes_over(&self) -> bool {
+        self.valued
+            && self.holds.is_none()
+            && self.written_at.is_none()
+            && matches!(
+                self.string,
+                Some(Within {
+                    escape: Escape::None,
+                    ..
+                })
+            )
     }
 
     fn outside(&mut self, byte: u8) {
@@ -172,6 +201,7 @@ impl Answer {
             }
             _ => self.holds = None,
         }
+        self.valued = byte == b':';
         self.named = 0;
     }
 
