@@ -8,11 +8,14 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use support::dialect::{Dialect, Ending};
 use support::talk::{self, Called, PROVIDERS, Said, Talk, last_body, model};
+use support::upstream::Upstream;
 use support::{Gateway, await_some};
 
 fn newest_row(gateway: &Gateway, count: usize) -> Map<String, Value> {
@@ -352,6 +355,44 @@ fn a_long_document_is_asked_of_messages_as_a_stream() {
         );
         assert_eq!(last_body(&gateway)["stream"], streamed, "{limit}");
     }
+}
+
+/// The stream's last event and the end of its body come one after the other.
+#[test]
+fn a_stream_that_becomes_a_document_keeps_its_connection() {
+    const EVENTS: [&str; 6] = [
+        r#"{"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"usage":{"input_tokens":1,"output_tokens":1}}}"#,
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hi"}}"#,
+        r#"{"type":"content_block_stop","index":0}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}"#,
+        r#"{"type":"message_stop"}"#,
+    ];
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let upstream = Upstream::start(move |mut wire| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        while wire.request().is_some() {
+            wire.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+            for event in EVENTS {
+                let event = format!("data: {event}\n\n");
+                wire.write(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes());
+            }
+            wire.write(b"0\r\n\r\n");
+        }
+    });
+    let gateway = Gateway::with(&format!(
+        "providers:\n  own: {{ api_base_url: {{ messages: 'http://{}/v1' }}, api_key: k }}\n\
+         models: {{ m: {{ targets: [ {{ provider: own, model: m }} ] }} }}\n\
+         keys: {{ app: {{ secret: sk-plexus-tests }} }}\n",
+        upstream.address
+    ));
+    for _ in 0..20 {
+        let (path, body) = Dialect::Chat.ask("m", false);
+        let answer = gateway.ask(&path, &body).expect(200).json();
+        assert_eq!(answer["choices"][0]["message"]["content"], "hi");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[test]

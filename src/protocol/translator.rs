@@ -444,6 +444,12 @@ impl Collecting {
         self.over || self.filter.stopped()
     }
 
+    /// Whether that is because the provider has said all that it has to say.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        self.over && self.failure.is_none() && !self.filter.stopped()
+    }
+
     /// The stream is over.
     ///
     /// # Errors

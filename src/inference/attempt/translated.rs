@@ -1,6 +1,6 @@
 //! An answer in another protocol than the client's, up to its commit point.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::response::Parts;
@@ -19,6 +19,9 @@ use crate::protocol::opening;
 use crate::protocol::translator::{self, Collecting, Translated, Translator};
 use crate::relay::{Committed, Form, Translation};
 use crate::upstream::{Failure, UpstreamBody};
+
+/// How long the end of a stream is waited for when all of it has been said.
+const END: Duration = Duration::from_millis(50);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -98,6 +101,9 @@ async fn collected(
                 None => break,
             }
         }
+        if collecting.is_said() {
+            read_out(body).await;
+        }
         let Some(request) = collecting.next_round() else {
             break;
         };
@@ -107,6 +113,14 @@ async fn collected(
     let notes = collecting.notes();
     let document = collecting.into_document(planned.reply.clone());
     Ok((document.map_err(answer_failure)?, notes))
+}
+
+/// Reads what is behind a stream's last event, which should be its end: a connection
+/// is only kept when what came over it was read to its end.
+async fn read_out(mut body: UpstreamBody) {
+    let rest = async { while let Some(Ok(_)) = body.chunk().await {} };
+    // A provider that doesn't end what it has said costs a connection, not a wait.
+    drop(tokio::time::timeout(END, rest).await);
 }
 
 /// A document, read whole.

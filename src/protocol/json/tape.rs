@@ -335,13 +335,16 @@ impl<'t> Value<'t> {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Self> {
         let object = self.node().filter(|node| node.kind == Kind::Object)?;
+        let length = small(name.len() + 2);
         let mut at = self.at + 1;
         let mut last = None;
         while at < object.next as usize {
             let [key, value] = self.nodes.get(at..at + 2)? else {
                 return None;
             };
-            if self.is_named(key, at, name) {
+            // Names are compared more often than anything else is done.
+            let may_be = key.end - key.start == length || key.kind == Kind::Escaped;
+            if may_be && self.is_named(key, at, name) {
                 key.see();
                 last = Some(at + 1);
             }
@@ -350,14 +353,11 @@ impl<'t> Value<'t> {
         last.map(|at| Self { at, ..*self })
     }
 
-    /// Whether the key at that place is this name. Names are compared more often than
-    /// anything else is done: by their length first, and as bytes, where nothing is
-    /// escaped.
+    /// Whether the key at that place is this name: as bytes, where nothing is escaped.
     fn is_named(&self, key: &Node, at: usize, name: &str) -> bool {
         if key.kind == Kind::Plain {
-            let (start, end) = (key.start as usize + 1, key.end as usize - 1);
-            return end - start == name.len()
-                && self.text.as_bytes().get(start..end) == Some(name.as_bytes());
+            let inner = key.start as usize + 1..key.end as usize - 1;
+            return self.text.as_bytes().get(inner) == Some(name.as_bytes());
         }
         let key = Self { at, ..*self };
         key.as_str().is_some_and(|found| found.is(name))
