@@ -18,7 +18,7 @@ use plexus::protocol::filter::Fixups;
 use plexus::protocol::json::Tape;
 use plexus::protocol::notes::Notes;
 use plexus::protocol::sse;
-use plexus::protocol::translate::{ChatReasoning, Reply, Target, decode_request, encode_request};
+use plexus::protocol::translate::{Reply, Target, decode_request, encode_request};
 use plexus::protocol::translator::{Translator, document};
 use serde_json::{Value, json};
 use simd_json::prelude::Writable as _;
@@ -258,23 +258,13 @@ const fn model(to: Protocol) -> &'static str {
 
 fn reply(client: Protocol, upstream: Protocol) -> Reply {
     Reply {
-        protocol: client,
-        upstream,
         id: "0123456789ABCDEFGHIJKLMN".into(),
         model: "alias".into(),
         upstream_model: "model".into(),
         account: "bench".into(),
         created: 1_700_000_000,
         include_usage: true,
-        show_reasoning: true,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::Content,
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(client, upstream)
     }
 }
 

@@ -32,9 +32,7 @@ use plexus::protocol::filter::Fixups;
 use plexus::protocol::ir::{Display, Invalid};
 use plexus::protocol::json::Tape;
 use plexus::protocol::notes::Notes;
-use plexus::protocol::translate::{
-    ChatReasoning, Encoded, Reply, Target, decode_request, encode_request,
-};
+use plexus::protocol::translate::{Encoded, Reply, Target, decode_request, encode_request};
 use plexus::protocol::translator::{Translator, document};
 use serde_json::Value;
 
@@ -131,23 +129,14 @@ impl Fixture {
             _ => String::new(),
         };
         Reply {
-            protocol: self.protocol("from"),
-            upstream: self.protocol("to"),
             id: "0123456789ABCDEFGHIJKLMN".into(),
             model: "alias".into(),
             upstream_model: self.text("model").into(),
             account: "account".into(),
             created: 1_700_000_000,
-            include_usage: false,
-            show_reasoning: true,
-            encrypted_reasoning: false,
-            legacy_functions: false,
-            custom_tools: false,
             array: self.get("array").and_then(Value::as_bool).unwrap_or(false),
-            chat_reasoning: ChatReasoning::default(),
-            reasoning_as_content: false,
-            input_estimate: 0,
             echo,
+            ..Reply::plain(self.protocol("from"), self.protocol("to"))
         }
     }
 }

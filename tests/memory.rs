@@ -11,7 +11,7 @@ use allocation_counter::measure;
 use bytes::BytesMut;
 use plexus::protocol::Protocol;
 use plexus::protocol::filter::Fixups;
-use plexus::protocol::translate::{ChatReasoning, Reply};
+use plexus::protocol::translate::Reply;
 use plexus::protocol::translator::Translator;
 
 const DELTAS: usize = if cfg!(debug_assertions) {
@@ -90,23 +90,13 @@ fn stream(protocol: Protocol) -> (String, String) {
 
 fn reply(client: Protocol, upstream: Protocol) -> Reply {
     Reply {
-        protocol: client,
-        upstream,
         id: "0123456789ABCDEFGHIJKLMN".into(),
         model: "alias".into(),
         upstream_model: "model".into(),
         account: "account".into(),
         created: 1_700_000_000,
         include_usage: true,
-        show_reasoning: true,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::default(),
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(client, upstream)
     }
 }
 

@@ -63,6 +63,38 @@ pub struct Request<'a> {
     pub custom_tools: bool,
 }
 
+impl Request<'_> {
+    /// A request in which nothing is asked for yet.
+    #[must_use]
+    pub fn of(origin: Protocol) -> Self {
+        Self {
+            model: Str::default(),
+            origin,
+            stream: false,
+            include_usage: false,
+            system: Vec::new(),
+            turns: Vec::new(),
+            tools: Vec::new(),
+            tool_choice: None,
+            parallel: None,
+            sampling: Sampling::default(),
+            reasoning: None,
+            format: Format::Text,
+            verbosity: None,
+            image_output: false,
+            web_search: None,
+            max_tool_calls: None,
+            service: None,
+            cache: Cache::default(),
+            end_user: None,
+            metadata: None,
+            state: State::default(),
+            legacy_functions: false,
+            custom_tools: false,
+        }
+    }
+}
+
 /// A block of the leading system text.
 #[derive(Clone, Debug)]
 pub struct SystemBlock<'a> {

@@ -11,7 +11,7 @@ use super::collect::Collector;
 use super::ir::{Arguments, Call, Delta, Part, Response};
 use super::json::{Str, Tape};
 use super::sse::Decoder;
-use super::translate::{ChatReasoning, Reply, StreamDecoder, decode_response, encode_response};
+use super::translate::{Reply, StreamDecoder, decode_response, encode_response};
 use super::usage::Tokens;
 
 /// Text of an answer that is put together at most, in bytes.
@@ -228,23 +228,12 @@ fn reply(protocol: Protocol, response: &Response<'_>) -> Reply {
     let model = model.map(|model| model.plain().into_owned());
     let model = model.unwrap_or_default();
     Reply {
-        protocol,
-        upstream: protocol,
-        id: String::new(),
         upstream_model: model.clone(),
         model,
-        account: String::new(),
-        created: 0,
         include_usage: true,
-        show_reasoning: true,
         encrypted_reasoning: true,
-        legacy_functions: false,
         custom_tools: true,
-        array: false,
-        chat_reasoning: ChatReasoning::default(),
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(protocol, protocol)
     }
 }
 

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::capabilities::Capabilities;
 use super::error::UpstreamError;
 use super::filter::Fixups;
-use super::ir::{Delta, Invalid, Part, Request, Response};
-use super::json::Value;
+use super::ir::{Delta, Invalid, Opaque, Part, Request, Response};
+use super::json::{Str, Value};
 use super::notes::Notes;
 use super::{Protocol, chat, gemini, lost, messages, responses, unread};
 
@@ -75,6 +75,47 @@ pub struct Reply {
     /// The request's own fields that a Responses answer repeats: members of a JSON
     /// object without its braces, each with its name.
     pub echo: String,
+}
+
+impl Reply {
+    /// A reply about which the client wants nothing in particular: reasoning is shown,
+    /// and all texts are empty.
+    #[must_use]
+    pub fn plain(protocol: Protocol, upstream: Protocol) -> Self {
+        Self {
+            protocol,
+            upstream,
+            id: String::new(),
+            model: String::new(),
+            upstream_model: String::new(),
+            account: String::new(),
+            created: 0,
+            include_usage: false,
+            show_reasoning: true,
+            encrypted_reasoning: false,
+            legacy_functions: false,
+            custom_tools: false,
+            array: false,
+            chat_reasoning: ChatReasoning::Content,
+            reasoning_as_content: false,
+            input_estimate: 0,
+            echo: String::new(),
+        }
+    }
+
+    /// A blob of the answer, marked with who made it where its provider did not say.
+    #[must_use]
+    pub fn marked<'o>(&'o self, opaque: &'o Opaque<'_>) -> Opaque<'o> {
+        let known = |said: &'o Option<Str<'_>>, asked: &'o str| {
+            Some(said.as_ref().map_or_else(|| Str::new(asked), Str::borrowed))
+        };
+        Opaque {
+            kind: opaque.kind,
+            data: opaque.data.borrowed(),
+            model: known(&opaque.model, &self.upstream_model),
+            account: known(&opaque.account, &self.account),
+        }
+    }
 }
 
 /// How a key wants reasoning on chat.

@@ -11,8 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::protocol::Protocol;
 use crate::protocol::error::{ErrorBody, ErrorClass, Source};
 use crate::protocol::ir::{
-    Cache, Choice, Delta, Finish, Format, Invalid, Part, PartKind, Request, Response, Role,
-    Sampling, State, Text, Turn,
+    Choice, Delta, Finish, Invalid, Part, PartKind, Request, Response, Role, Sampling, Text, Turn,
 };
 use crate::protocol::json::{Object, Raw, Str, Tape, Value, write};
 use crate::protocol::notes::{Action, Notes};
@@ -58,37 +57,22 @@ pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Inv
     let rivals = body.count("logprobs")?;
     Ok(Request {
         model: body.wanted("model")?,
-        origin: Protocol::Completions,
         stream,
         include_usage: include_usage(&body, stream)?,
-        system: Vec::new(),
         turns: vec![Turn {
             role: Role::User,
             parts: vec![Part::Text(Text::new(prompt(&body)?))],
             at: 0,
         }],
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel: None,
         sampling: Sampling {
             max_output: Some(body.at_least_one("max_tokens")?.unwrap_or(OUTPUT)),
             logprobs: rivals.is_some(),
             top_logprobs: rivals.filter(|rivals| *rivals > 0),
             ..sampling(&body)?
         },
-        reasoning: None,
-        format: Format::Text,
-        verbosity: None,
-        image_output: false,
-        web_search: None,
-        max_tool_calls: None,
-        service: None,
-        cache: Cache::default(),
         end_user: body.string("user")?,
         metadata: body.raw_object("metadata")?,
-        state: State::default(),
-        legacy_functions: false,
-        custom_tools: false,
+        ..Request::of(Protocol::Completions)
     })
 }
 

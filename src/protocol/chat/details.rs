@@ -366,19 +366,7 @@ pub(super) fn write(entry: &Entry<'_>, reply: &Reply, object: &mut Object<'_>) {
 
 /// A blob as the client is to see it, marked with who made it.
 pub(super) fn shown(opaque: &Opaque<'_>, reply: &Reply) -> Str<'static> {
-    let marked = Opaque {
-        kind: opaque.kind,
-        data: opaque.data.borrowed(),
-        model: Some(match &opaque.model {
-            Some(model) => model.borrowed(),
-            None => Str::new(&reply.upstream_model),
-        }),
-        account: Some(match &opaque.account {
-            Some(account) => account.borrowed(),
-            None => Str::new(&reply.account),
-        }),
-    };
-    envelope::outward(&marked, &[], None).into_owned()
+    envelope::outward(&reply.marked(opaque), &[], None).into_owned()
 }
 
 /// Writes a call's signature, in Google's own slot for it. It too is in an envelope:

@@ -8,7 +8,7 @@ use crate::protocol::capabilities::Capabilities;
 use crate::protocol::ir::{Delta, Invalid, Request};
 use crate::protocol::json::Tape;
 use crate::protocol::notes::{Notes, Severity};
-use crate::protocol::translate::{ChatReasoning, Encoded, Reply, Target};
+use crate::protocol::translate::{Encoded, Reply, Target};
 
 use super::{request, stream};
 
@@ -95,23 +95,12 @@ pub(super) fn through(
 /// How a client wants its answer.
 pub(super) fn reply(upstream: Protocol) -> Reply {
     Reply {
-        protocol: Protocol::Chat,
-        upstream,
         id: "abc".into(),
         model: "m".into(),
         upstream_model: "u".into(),
         account: "acct".into(),
         created: 7,
-        include_usage: false,
-        show_reasoning: true,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::Content,
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(Protocol::Chat, upstream)
     }
 }
 

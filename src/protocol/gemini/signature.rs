@@ -1,7 +1,5 @@
 //! Thought signatures: as clients send them back, and as providers want them.
 
-use std::borrow::Cow;
-
 use crate::protocol::envelope;
 use crate::protocol::ir::{Opaque, OpaqueKind};
 use crate::protocol::json::Str;
@@ -58,23 +56,8 @@ pub(super) fn padded(data: &str) -> String {
 /// A blob as a Gemini client is to see it, with the reasoning that has no place
 /// of its own. Who made it is marked where its provider did not say.
 pub(super) fn outward(opaque: &Opaque<'_>, text: Option<&str>, reply: &Reply) -> String {
-    let marked = Opaque {
-        kind: opaque.kind,
-        data: opaque.data.borrowed(),
-        model: Some(match &opaque.model {
-            Some(model) => model.borrowed(),
-            None => Str::new(&reply.upstream_model),
-        }),
-        account: Some(match &opaque.account {
-            Some(account) => account.borrowed(),
-            None => Str::new(&reply.account),
-        }),
-    };
-    let shown = envelope::outward(&marked, &[OpaqueKind::GeminiSignature], text);
-    match shown.plain() {
-        Cow::Borrowed(text) => text.to_owned(),
-        Cow::Owned(text) => text,
-    }
+    let marked = reply.marked(opaque);
+    envelope::outward(&marked, &[OpaqueKind::GeminiSignature], text).to_plain_string()
 }
 
 #[cfg(test)]

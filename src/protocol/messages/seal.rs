@@ -69,15 +69,5 @@ pub(super) fn data(opaque: &Opaque<'_>, reply: &Reply) -> Option<Str<'static>> {
 }
 
 fn seal(opaque: &Opaque<'_>, native: OpaqueKind, reply: &Reply) -> Str<'static> {
-    let known = |told: &Option<Str<'_>>, ours: &str| {
-        let told = told.as_ref().map(Str::to_plain_string);
-        Some(Str::from(told.unwrap_or_else(|| ours.to_owned())))
-    };
-    let marked = Opaque {
-        kind: opaque.kind,
-        data: opaque.data.borrowed(),
-        model: known(&opaque.model, &reply.upstream_model),
-        account: known(&opaque.account, &reply.account),
-    };
-    envelope::outward(&marked, &[native], None).into_owned()
+    envelope::outward(&reply.marked(opaque), &[native], None).into_owned()
 }

@@ -1,7 +1,7 @@
 //! Conversations put in order, whatever order they came in.
 
 use super::*;
-use crate::protocol::ir::{Cache, Format, Sampling, State, Thought};
+use crate::protocol::ir::Thought;
 use crate::protocol::json::Raw;
 use proptest::prelude::*;
 
@@ -24,28 +24,8 @@ const CHAT: Rules = Rules {
 fn request(turns: Vec<Turn<'static>>) -> Request<'static> {
     Request {
         model: Str::new("m"),
-        origin: Protocol::Chat,
-        stream: false,
-        include_usage: false,
-        system: Vec::new(),
         turns,
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel: None,
-        sampling: Sampling::default(),
-        reasoning: None,
-        format: Format::Text,
-        verbosity: None,
-        image_output: false,
-        web_search: None,
-        max_tool_calls: None,
-        service: None,
-        cache: Cache::default(),
-        end_user: None,
-        metadata: None,
-        state: State::default(),
-        legacy_functions: false,
-        custom_tools: false,
+        ..Request::of(Protocol::Chat)
     }
 }
 

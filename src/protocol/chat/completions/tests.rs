@@ -1,27 +1,16 @@
 //! Legacy completions through chat.
 
 use super::*;
-use crate::protocol::translate::ChatReasoning;
 
 fn reply(include_usage: bool) -> Reply {
     Reply {
-        protocol: Protocol::Completions,
-        upstream: Protocol::Messages,
         id: "abc".into(),
         model: "m".into(),
         upstream_model: "u".into(),
         account: "a".into(),
         created: 7,
         include_usage,
-        show_reasoning: true,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::Content,
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(Protocol::Completions, Protocol::Messages)
     }
 }
 

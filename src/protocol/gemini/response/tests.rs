@@ -12,28 +12,18 @@ use crate::protocol::ir::{
     Response, Text, Thought,
 };
 use crate::protocol::json::{Raw, Str, Tape};
-use crate::protocol::translate::{ChatReasoning, Reply};
+use crate::protocol::translate::Reply;
 use crate::protocol::usage::Tokens;
 
 fn reply(show_reasoning: bool) -> Reply {
     Reply {
-        protocol: Protocol::Gemini,
-        upstream: Protocol::Messages,
         id: "ID".into(),
         model: "alias".into(),
         upstream_model: "claude".into(),
         account: "account".into(),
-        created: 0,
         include_usage: true,
         show_reasoning,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::Content,
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(Protocol::Gemini, Protocol::Messages)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::protocol::ir::{
 };
 use crate::protocol::json::{Raw, Str, Tape};
 use crate::protocol::notes::Notes;
-use crate::protocol::translate::{ChatReasoning, Reply};
+use crate::protocol::translate::Reply;
 use crate::protocol::usage::Tokens;
 
 /// What a decoder says, one line a delta; that it keeps its promises is checked.
@@ -370,23 +370,12 @@ fn an_array_may_come_whole_or_in_pieces() {
 
 fn reply() -> Reply {
     Reply {
-        protocol: Protocol::Gemini,
-        upstream: Protocol::Messages,
         id: "0123456789ABCDEFGHIJKLMN".into(),
         model: "alias".into(),
         upstream_model: "claude".into(),
         account: "account".into(),
-        created: 0,
         include_usage: true,
-        show_reasoning: true,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::Content,
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(Protocol::Gemini, Protocol::Messages)
     }
 }
 

@@ -9,29 +9,19 @@ use crate::protocol::ir::{
     Arguments, Call, Choice, Finish, Opaque, OpaqueKind, Part, Response, Text, Thought,
 };
 use crate::protocol::json::{Str, Tape};
-use crate::protocol::translate::{ChatReasoning, Reply};
+use crate::protocol::translate::Reply;
 use crate::protocol::usage::Tokens;
 
 /// For a client that speaks Messages.
 pub(in crate::protocol::messages) fn reply() -> Reply {
     Reply {
-        protocol: Protocol::Messages,
-        upstream: Protocol::Chat,
         id: "0123456789abcdefghijklmn".into(),
         model: "alias".into(),
         upstream_model: "theirs".into(),
         account: "account".into(),
         created: 1_700_000_000,
         include_usage: true,
-        show_reasoning: true,
-        encrypted_reasoning: false,
-        legacy_functions: false,
-        custom_tools: false,
-        array: false,
-        chat_reasoning: ChatReasoning::default(),
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(Protocol::Messages, Protocol::Chat)
     }
 }
 

@@ -3,8 +3,8 @@
 
 use crate::protocol::Protocol;
 use crate::protocol::ir::{
-    Cache, Digits, Display, Effort, Format, Invalid, Reasoning, ReasoningMode, Request, Sampling,
-    Service, State, SystemBlock,
+    Digits, Display, Effort, Format, Invalid, Reasoning, ReasoningMode, Request, Service,
+    SystemBlock,
 };
 use crate::protocol::json::{Str, Value};
 use crate::protocol::notes::{Action, Notes};
@@ -49,29 +49,8 @@ pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Inv
 
 fn empty<'a>() -> Request<'a> {
     Request {
-        model: Str::default(),
-        origin: Protocol::Responses,
-        stream: false,
-        include_usage: false,
-        system: Vec::new(),
-        turns: Vec::new(),
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel: None,
-        sampling: Sampling::default(),
-        reasoning: None,
-        format: Format::Text,
-        verbosity: None,
-        image_output: false,
-        web_search: None,
-        max_tool_calls: None,
-        service: None,
-        cache: Cache::default(),
-        end_user: None,
-        metadata: None,
-        state: State::default(),
-        legacy_functions: false,
         custom_tools: true,
+        ..Request::of(Protocol::Responses)
     }
 }
 

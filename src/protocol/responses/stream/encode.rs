@@ -320,22 +320,16 @@ impl Encoder {
     /// What a client is to see of a blob. Reasoning that came without one is
     /// marked, so that it is known again.
     fn blob(&self, opaque: Option<&Opaque<'_>>, hidden: &str) -> Option<Str<'static>> {
+        let unsigned = Opaque {
+            kind: OpaqueKind::Unsigned,
+            data: Str::new(""),
+            model: None,
+            account: None,
+        };
         if !self.reply.encrypted_reasoning {
             return None;
         }
-        let mut opaque = opaque.map_or_else(
-            || Opaque {
-                kind: OpaqueKind::Unsigned,
-                data: Str::default(),
-                model: None,
-                account: None,
-            },
-            Opaque::clone,
-        );
-        let model = Str::from(self.reply.upstream_model.as_str());
-        let account = Str::from(self.reply.account.as_str());
-        opaque.model.get_or_insert(model);
-        opaque.account.get_or_insert(account);
+        let opaque = self.reply.marked(opaque.unwrap_or(&unsigned));
         let text = Some(hidden).filter(|text| !text.is_empty());
         let blob = envelope::outward(&opaque, &NATIVE, text).into_owned();
         (!blob.is_empty()).then_some(blob)

@@ -13,28 +13,19 @@ use crate::protocol::ir::{
 };
 use crate::protocol::json::{Raw, Str, Tape};
 use crate::protocol::sse;
-use crate::protocol::translate::{ChatReasoning, Reply};
+use crate::protocol::translate::Reply;
 use crate::protocol::usage::Tokens;
 
 pub(in super::super) fn reply(upstream: Protocol) -> Reply {
     Reply {
-        protocol: Protocol::Responses,
-        upstream,
         id: "abcdefghijklmnopqrstuvwx".into(),
         model: "alias".into(),
         upstream_model: "model".into(),
         account: "acct".into(),
         created: 1_700_000_000,
-        include_usage: false,
-        show_reasoning: true,
         encrypted_reasoning: true,
-        legacy_functions: false,
         custom_tools: true,
-        array: false,
-        chat_reasoning: ChatReasoning::Content,
-        reasoning_as_content: false,
-        input_estimate: 0,
-        echo: String::new(),
+        ..Reply::plain(Protocol::Responses, upstream)
     }
 }
 

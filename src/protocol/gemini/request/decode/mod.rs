@@ -8,7 +8,7 @@ mod tools;
 
 use super::super::spelling::{camel, find};
 use crate::protocol::Protocol;
-use crate::protocol::ir::{Cache, Format, Invalid, Request, Sampling, Service, State, SystemBlock};
+use crate::protocol::ir::{Invalid, Request, Service, SystemBlock};
 use crate::protocol::json::{Str, Value};
 use crate::protocol::notes::{Action, Notes};
 
@@ -63,29 +63,8 @@ pub fn decode<'a>(body: Value<'a>, notes: &mut Notes) -> Result<Request<'a>, Inv
 
 fn empty<'a>() -> Request<'a> {
     Request {
-        model: Str::new(""),
-        origin: Protocol::Gemini,
-        stream: false,
         include_usage: true,
-        system: Vec::new(),
-        turns: Vec::new(),
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel: None,
-        sampling: Sampling::default(),
-        reasoning: None,
-        format: Format::Text,
-        verbosity: None,
-        image_output: false,
-        web_search: None,
-        max_tool_calls: None,
-        service: None,
-        cache: Cache::default(),
-        end_user: None,
-        metadata: None,
-        state: State::default(),
-        legacy_functions: false,
-        custom_tools: false,
+        ..Request::of(Protocol::Gemini)
     }
 }
 
