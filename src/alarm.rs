@@ -57,9 +57,13 @@ const KEPT: usize = 256;
 pub struct Alarms(Mutex<Vec<Alarm>>);
 
 impl Alarms {
-    /// Waits for `work` at most so long; `None` when it took longer.
-    pub async fn limit<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = std::pin::pin!(work);
+    /// Waits for `work` at most so long; `None` when it took longer. It is lent, as
+    /// a future that is handed over takes up its room twice.
+    pub async fn limit<T>(
+        &self,
+        limit: Duration,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         // An alarm is asked for only once there is something to wait for.
         let due = Instant::from_std(clock::now()).checked_add(limit);
         let mut lent = Lent {
@@ -146,14 +150,19 @@ mod tests {
         block_on(async {
             let alarms = Alarms::default();
             let kept = || alarms.0.lock().len();
-            assert_eq!(alarms.limit(NEAR, async { 1 }).await, Some(1));
+            assert_eq!(
+                alarms.limit(NEAR, std::pin::pin!(async { 1 })).await,
+                Some(1)
+            );
             assert_eq!(kept(), 0, "nothing was waited for");
-            let yielded = alarms.limit(NEAR, tokio::task::yield_now()).await;
+            let yielded = alarms
+                .limit(NEAR, std::pin::pin!(tokio::task::yield_now()))
+                .await;
             assert_eq!((yielded, kept()), (Some(()), 1));
             // Its alarm is still set for an earlier time than this limit.
             let begun = Instant::now();
             let never = std::future::pending::<()>();
-            assert_eq!(alarms.limit(FAR, never).await, None);
+            assert_eq!(alarms.limit(FAR, std::pin::pin!(never)).await, None);
             assert!(begun.elapsed() >= FAR);
             assert_eq!(kept(), 1);
         });

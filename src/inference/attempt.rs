@@ -77,8 +77,8 @@ pub(super) async fn attempt(
     work: &Work,
     plan: &Plan<'_>,
     limits: Limits,
-) -> Result<Answered, Box<Failure>> {
-    let trying = send(core, work, plan, limits);
+) -> Result<Box<Answered>, Box<Failure>> {
+    let trying = std::pin::pin!(send(core, work, plan, limits));
     match core.alarms.limit(limits.attempt, trying).await {
         Some(result) => result,
         None => Err(Failure::timeout(limits.attempt)),
@@ -121,15 +121,17 @@ async fn send(
     work: &Work,
     plan: &Plan<'_>,
     limits: Limits,
-) -> Result<Answered, Box<Failure>> {
+) -> Result<Box<Answered>, Box<Failure>> {
     let build = |wire| plan.outbound.build(wire);
     let start = Start::of(limits.stall).filter(|_| work.streamed);
-    let sending = core
-        .client
-        .send(plan.outbound.origin(), limits.connect, &build);
+    let mut sending = std::pin::pin!(core.client.send(
+        plan.outbound.origin(),
+        limits.connect,
+        &build
+    ));
     let sent = match start {
         None => sending.await,
-        Some(start) => match tokio::time::timeout_at(start.by.into(), sending).await {
+        Some(start) => match tokio::time::timeout_at(start.by.into(), sending.as_mut()).await {
             Ok(sent) => sent,
             Err(_) => return Err(start.failure()),
         },
@@ -151,15 +153,12 @@ async fn send(
         Way::Translate(translation) => {
             let place = Place { core, plan, limits };
             let answering = translated::answer(work, translation, (head, body), &place, start);
-            Box::pin(answering).await
+            Box::pin(answering).await.map(Box::new)
         }
         Way::Count(notes) => {
             let counted = counted(work.ask.protocol, plan.protocol, body, limits).await?;
-            Ok(count::answered(
-                work.ask.protocol,
-                counted,
-                (**notes).clone(),
-            ))
+            let answered = count::answered(work.ask.protocol, counted, (**notes).clone());
+            Ok(Box::new(answered))
         }
     }
 }
@@ -192,6 +191,7 @@ impl Place<'_> {
                 let (core, outbound) = &*place;
                 let build = |wire| outbound.build(&frames, wire);
                 let sending = core.client.send(outbound.origin(), limits.connect, &build);
+                let sending = std::pin::pin!(sending);
                 let sent = core.alarms.limit(limits.attempt, sending).await;
                 let late = || format!("no answer within {} s", limits.attempt.as_secs_f32());
                 let answer = sent.ok_or_else(late)?.map_err(|error| error.to_string())?;
@@ -212,41 +212,41 @@ async fn spliced(
     body: UpstreamBody,
     limits: Limits,
     start: Option<Start>,
-) -> Result<Answered, Box<Failure>> {
+) -> Result<Box<Answered>, Box<Failure>> {
     let form = form_of(work, &head.headers);
     let protocol = work.ask.protocol;
-    let mut committed = Committed {
-        cut_usage: cut_usage && form == Form::Events,
-        ..commit(protocol, form, limits)
-    };
-    let first_content = match form {
+    // Boxed from the beginning: it goes up through many hands.
+    let mut answered = Box::new(Answered {
+        head,
+        committed: commit(protocol, form, limits),
+        first_content: None,
+        notes: Notes::new(),
+    });
+    let committed = &mut answered.committed;
+    answered.first_content = match form {
         Form::Unary => {
-            open_document(&mut committed, body, &head.headers).await?;
+            open_document(committed, body, &answered.head.headers).await?;
             if !limits.last {
-                refuse_empty(&committed)?;
+                refuse_empty(committed)?;
             }
             None
         }
         // Boxed: documents need no room for what looks into a stream.
         Form::Events => {
-            let opening = open_events(&mut committed, protocol, body, start);
+            committed.cut_usage = cut_usage;
+            let opening = open_events(committed, protocol, body, start);
             let first = Box::pin(opening).await?;
             if !limits.last {
-                refuse_empty_stream(&committed, protocol)?;
+                refuse_empty_stream(committed, protocol)?;
             }
             first
         }
         Form::Array => {
-            Box::pin(open_array(&mut committed, body)).await?;
+            Box::pin(open_array(committed, body)).await?;
             Some(clock::now())
         }
     };
-    Ok(Answered {
-        head,
-        committed,
-        first_content,
-        notes: Notes::new(),
-    })
+    Ok(answered)
 }
 
 /// The number of tokens that a provider of another protocol counted.

@@ -96,7 +96,7 @@ pub(super) async fn attempt_each(
     exchange: &mut Exchange,
     work: &Work,
     choice: &Choice,
-) -> Result<(Answered, String), Refusal> {
+) -> Result<(Box<Answered>, String), Refusal> {
     let resolution = &choice.resolution;
     let source = Source::new(work, exchange.config.store.responses);
     let alias = resolution.route.alias.as_deref();
@@ -121,13 +121,13 @@ pub(super) async fn attempt_each(
     for candidate in resolution.candidates() {
         left -= 1;
         match round.attempt(exchange, candidate, None, left == 0).await? {
-            Step::Answered(answered, route) => return Ok((*answered, route)),
+            Step::Answered(answered, route) => return Ok((answered, route)),
             Step::Next => {}
             Step::Stop => break,
         }
     }
     if work.is_count() {
-        return Ok((count::estimated(work)?, "none; attempts=0".into()));
+        return Ok((Box::new(count::estimated(work)?), "none; attempts=0".into()));
     }
     if !exchange.has_tried()
         && let Some((candidate, trial)) = round.wait().await
@@ -135,7 +135,7 @@ pub(super) async fn attempt_each(
             .attempt(exchange, candidate, Some(trial), true)
             .await?
     {
-        return Ok((*answered, route));
+        return Ok((answered, route));
     }
     Err(round.refusal(exchange, resolution))
 }
@@ -269,7 +269,7 @@ impl<'a> Round<'a> {
                 exchange.keep(state::keep(exchange, work, pass_through));
                 self.pin(number, pass_through, &answered);
                 let route = route_of(candidate, exchange);
-                Ok(Step::Answered(Box::new(answered), route))
+                Ok(Step::Answered(answered, route))
             }
             Err(failure) => {
                 let failover = &self.config.failover;

@@ -173,7 +173,7 @@ async fn answer(
     ask: Ask,
     head: http::request::Parts,
     body: Incoming,
-) -> Result<(Answered, String), Refusal> {
+) -> Result<(Box<Answered>, String), Refusal> {
     let limits = exchange.config.server.limits;
     let mut sieve = Sieve::is_wanted(body.size_hint().upper()).then(Sieve::default);
     let see = |frame: &[u8]| {
@@ -185,8 +185,8 @@ async fn answer(
     if let Some(capture) = exchange.capture() {
         capture.asked(&question(&ask, &head, &frames));
     }
-    let work = peek(ask, head, frames, sieve.as_ref())?;
-    answer_work(core, exchange, work).await
+    let mut work = peek(ask, head, frames, sieve.as_ref())?;
+    answer_work(core, exchange, &mut work).await
 }
 
 /// What a capture holds of the client's request.
@@ -206,15 +206,15 @@ fn question<'a>(ask: &'a Ask, head: &'a http::request::Parts, frames: &'a [Bytes
 async fn answer_work(
     core: &Arc<Core>,
     exchange: &mut Exchange,
-    mut work: Work,
-) -> Result<(Answered, String), Refusal> {
+    work: &mut Work,
+) -> Result<(Box<Answered>, String), Refusal> {
     exchange.asked(Arc::clone(&work.model), work.streamed);
     failover::admit(core, exchange).await?;
-    work.chain = state::chain(core, exchange, &work).await?;
-    let choice = resolve(core, exchange, &work)?;
+    work.chain = state::chain(core, exchange, work).await?;
+    let choice = resolve(core, exchange, work)?;
     exchange.resolved(Arc::clone(&choice.resolution.route.canonical));
-    quota::admit(core, exchange, &work, &choice.resolution)?;
-    failover::attempt_each(core, exchange, &work, &choice).await
+    quota::admit(core, exchange, work, &choice.resolution)?;
+    failover::attempt_each(core, exchange, work, &choice).await
 }
 
 /// Finds what steers the request, without parsing the rest.
@@ -353,7 +353,7 @@ fn check_kind(kind: ModelKind, protocol: Protocol, model: &str) -> Result<(), Re
 }
 
 /// relay: headers now, chunks as they come
-fn relay(mut exchange: Exchange, answered: Answered, route: String) -> Response<Body> {
+fn relay(mut exchange: Exchange, answered: Box<Answered>, route: String) -> Response<Body> {
     exchange.answering(
         answered.head.status.as_u16(),
         answered.committed.form != Form::Unary,

@@ -140,7 +140,7 @@ async fn answer(
     key: &Key,
     name: Arc<str>,
     question: Question,
-) -> Result<(super::Answered, String), Refusal> {
+) -> Result<(Box<super::Answered>, String), Refusal> {
     let switchboard = &core.app.switchboard;
     let asked = Asked {
         model: &name,

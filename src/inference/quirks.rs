@@ -99,7 +99,7 @@ pub(super) async fn attempt(
     work: &Work,
     (candidate, plan): (&Candidate, &mut Plan<'_>),
     limits: Limits,
-) -> Result<Answered, Box<Failure>> {
+) -> Result<Box<Answered>, Box<Failure>> {
     let mut helped: Vec<Fix> = Vec::new();
     let mut repairs = 0;
     loop {

@@ -75,7 +75,7 @@ pub async fn replay(core: &Arc<Core>, config: Arc<Config>, again: Again) -> Outc
             if let Some(target) = again.target {
                 work.model = format!("direct/{target}").into();
             }
-            Box::pin(answer_work(core, &mut exchange, work)).await
+            Box::pin(answer_work(core, &mut exchange, &mut work)).await
         }
         Err(refusal) => Err(refusal),
     };

@@ -404,7 +404,7 @@ impl Asker {
         &self,
         exchange: &mut Exchange,
         body: Bytes,
-    ) -> Result<(super::Answered, String), Refusal> {
+    ) -> Result<(Box<super::Answered>, String), Refusal> {
         let switchboard = &self.core.app.switchboard;
         let asked = Asked {
             model: &self.describer,
