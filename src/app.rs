@@ -93,21 +93,24 @@ impl App {
 }
 
 impl App {
-    /// Fetches the catalogues, and prices requests by them from then on. Reads
+    /// Fetches those catalogues, and prices requests by them from then on. Reads
     /// large documents: not for a thread that serves.
-    pub async fn refresh_catalogues(&self) -> Vec<(Source, Result<usize, String>)> {
+    pub async fn refresh_catalogues(
+        &self,
+        sources: &[Source],
+    ) -> Vec<(Source, Result<usize, String>)> {
         let config = self.live.load();
         let told = self
             .catalogues
-            .refresh_all(&self.connector, &config.catalogue)
+            .refresh_all(&self.connector, &config.catalogue, sources)
             .await;
         self.price_anew();
         told
     }
 
-    /// Takes up the catalogues that an earlier process kept. Reads files.
-    pub fn recall_catalogues(&self) {
-        self.catalogues.recall();
+    /// Takes up those catalogues as an earlier process kept them. Reads files.
+    pub fn recall_catalogues(&self, sources: &[Source]) {
+        self.catalogues.recall(sources);
         self.price_anew();
     }
 

@@ -801,7 +801,7 @@ fn routed(core: &Arc<Core>, peer: Peer, request: Request<Incoming>) -> Answer {
             request,
         )),
         Handler::Models => at_once(models::answer(core, params.value("model"), &request)),
-        Handler::Metadata(what) => at_once(metadata::answer(core, what, &request)),
+        Handler::Metadata(what) => Box::pin(metadata::answer(Arc::clone(core), what, request)),
         Handler::Text(kind, text) => at_once(fixed(kind, text)),
         Handler::Document => at_once(fixed("application/json; charset=utf-8", openapi::text())),
         Handler::Manage(handler) => Box::pin(manage(

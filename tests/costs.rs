@@ -353,7 +353,7 @@ fn fetch(gateway: &Gateway) -> Result<usize, String> {
         .enable_all()
         .build()
         .unwrap();
-    let told = runtime.block_on(gateway.app.refresh_catalogues());
+    let told = runtime.block_on(gateway.app.refresh_catalogues(&[Source::OpenRouter]));
     let mut told = told.into_iter();
     told.find(|(source, _)| *source == Source::OpenRouter)
         .unwrap()
@@ -397,7 +397,7 @@ fn openrouters_prices_are_fetched_kept_and_used_without_it() {
     drop(market);
     assert!(fetch(&gateway).is_err());
     gateway.restart();
-    gateway.app.recall_catalogues();
+    gateway.app.recall_catalogues(&[Source::OpenRouter]);
     ask(&gateway);
     assert_eq!(gateway.rows(3)[0]["costTotal"], 0.5);
 }

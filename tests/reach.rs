@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use plexus::catalogue::Source;
 use serde_json::{Value, json};
 
+use support::process::Process;
 use support::upstream::{Upstream, nobody};
-use support::{Gateway, Response};
+use support::{ADMIN, Gateway, Response, await_some};
 
 const FETCH: &str = "/v0/management/providers/fetch-models";
 const TEST: &str = "/v0/management/test";
@@ -289,7 +291,7 @@ fn a_catalogue_is_fetched_searched_and_shown_with_the_models() {
     let told = Told::start("200 OK", LIST);
     let url = told.url("/models");
     let file = format!(
-        "catalogue: {{ openrouter: '{url}', modelsDev: null, catwalk: null }}\n\
+        "catalogue: {{ enabled: false, openrouter: '{url}', modelsDev: null, catwalk: null }}\n\
          providers:\n  p: {{ api_base_url: 'http://SIMULATOR/v1', api_key: k }}\n\
          models:\n  mine: {{ targets: [{{ provider: p, model: m }}], metadata: {{ source: openrouter, source_path: maker/large, overrides: {{ name: Mine }} }} }}\n  \
          small: {{ targets: [{{ provider: p, model: m }}], metadata: {{ source: auto }} }}\n  \
@@ -319,7 +321,7 @@ fn a_catalogue_is_fetched_searched_and_shown_with_the_models() {
     for restarted in [false, true] {
         if restarted {
             gateway.restart();
-            gateway.app.recall_catalogues();
+            gateway.app.recall_catalogues(&[Source::OpenRouter]);
         }
         let found = get(&gateway, "/v1/metadata/search?source=openrouter&q=LARGE").expect(200);
         let large = json!([{ "id": "maker/large", "name": "Maker: Large" }]);
@@ -360,6 +362,51 @@ fn a_catalogue_is_fetched_searched_and_shown_with_the_models() {
     }
     let limited = get(&gateway, "/v1/metadata/search?source=openrouter&limit=1");
     assert_eq!(limited.expect(200).json()["count"], 1);
+}
+
+/// Nobody outside is asked for what nobody reads; whoever asks first has to wait for it,
+/// and a configuration that refers to one doesn't.
+#[test]
+fn a_catalogue_is_fetched_when_it_is_needed_and_not_before() {
+    let (told, other) = (
+        Told::start("200 OK", LIST),
+        Told::start("404 Not Found", "no"),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "adminKey: {ADMIN}\ncatalogue: {{ openrouter: '{}', modelsDev: '{}', catwalk: '{}' }}\n",
+        told.url("/models"),
+        other.url("/api"),
+        other.url("/c"),
+    );
+    std::fs::write(folder.path().join("plexus.yaml"), text).unwrap();
+    let gateway = Process::start(folder.path());
+    let get = |path: &str| gateway.client().request("GET", path, &[], b"");
+    get("/healthz").expect(200);
+    get("/v1/models").expect(200);
+    assert!(told.asked().is_empty() && other.asked().is_empty());
+    let names = get("/v1/openrouter/models?q=large").expect(200).json();
+    assert_eq!(names["data"], json!(["maker/large"]));
+    assert_eq!(told.asked().len(), 1);
+    assert!(other.asked().is_empty());
+    // What can't be had is waited for once.
+    for _ in 0..2 {
+        get("/v1/metadata/search?source=catwalk").expect(503);
+    }
+    assert_eq!(other.asked().len(), 1);
+    let provider = json!({
+        "api_base_url": other.url("/v1"), "api_key": "k",
+        "models": { "m": { "pricing": { "source": "openrouter", "slug": "maker/large" } } },
+    });
+    drop(gateway);
+    // Nor is it asked for again until a configuration refers to it.
+    let gateway = Process::start(folder.path());
+    let client = || gateway.client();
+    let admin = [("x-admin-key", ADMIN)];
+    let body = provider.to_string();
+    let put = client().request("PUT", "/v0/management/providers/p", &admin, body.as_bytes());
+    put.expect(200);
+    await_some("the price", || (told.asked().len() == 2).then_some(()));
 }
 
 #[test]
@@ -408,7 +455,7 @@ const MAKERS: &str = r#"{
 fn catalogues_tell_who_offers_what() {
     let told = Told::start("200 OK", MAKERS);
     let gateway = Gateway::with(&format!(
-        "catalogue: {{ openrouter: null, modelsDev: '{}', catwalk: null }}\n",
+        "catalogue: {{ enabled: false, openrouter: null, modelsDev: '{}', catwalk: null }}\n",
         told.url("/api.json")
     ));
     let root = "/v0/management";

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Runtime;
@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::handover::{self, Bridge, Program, Role};
 use super::{Failed, environment};
 use crate::app::App;
+use crate::catalogue::Source;
 use crate::config::Config;
 use crate::config::describe;
 use crate::config::live::{Live, Reload};
@@ -202,25 +203,34 @@ impl Gateway {
     }
 }
 
-/// Recalls the catalogues and fetches them again and again.
+/// Recalls the catalogues that are needed and fetches them again and again.
 async fn keep_catalogues(app: Arc<App>) {
-    let recalling = Arc::clone(&app);
-    drop(tokio::task::spawn_blocking(move || recalling.recall_catalogues()).await);
+    let mut fetched: [Option<Instant>; Source::ALL.len()] = Default::default();
     loop {
-        let settings = app.live.load().catalogue.clone();
-        let told = if settings.enabled {
-            app.refresh_catalogues().await
-        } else {
-            Vec::new()
+        let config = app.live.load();
+        let (needed, settings) = (app.catalogues.needed(&config), &config.catalogue);
+        let (recalling, recalled) = (Arc::clone(&app), needed.clone());
+        drop(tokio::task::spawn_blocking(move || recalling.recall_catalogues(&recalled)).await);
+        let is_due = |source: &Source| {
+            let last = fetched.get(*source as usize).copied().flatten();
+            last.is_none_or(|last| last.elapsed() >= settings.refresh)
         };
-        for (source, outcome) in told {
+        let due = needed.into_iter().filter(is_due);
+        let due: Vec<Source> = due.filter(|_| settings.enabled).collect();
+        for source in &due {
+            if let Some(last) = fetched.get_mut(*source as usize) {
+                *last = Some(Instant::now());
+            }
+        }
+        for (source, outcome) in app.refresh_catalogues(&due).await {
             let source = source.name();
             match outcome {
                 Ok(models) => tracing::debug!(source, models, "a catalogue was read"),
                 Err(error) => tracing::info!(source, %error, "a catalogue can't be had"),
             }
         }
-        tokio::time::sleep(settings.refresh).await;
+        // What is needed anew, or the time that the eldest is due at the latest.
+        let _due = tokio::time::timeout(settings.refresh, app.catalogues.stirred()).await;
     }
 }
 
@@ -262,11 +272,13 @@ impl Watcher<'_> {
                 _ = ticks.tick() => {
                     if let Some(outcome) = self.app.live.poll() {
                         report(outcome);
+                        self.app.catalogues.look_again();
                     }
                     certificate.poll();
                 }
                 _ = hangup.recv() => {
                     report(self.app.live.reload());
+                    self.app.catalogues.look_again();
                     certificate.reload();
                 }
             }

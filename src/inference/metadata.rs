@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app::Core;
 use crate::body::{self, Body};
-use crate::catalogue::{Catalogues, List, Source};
+use crate::catalogue::{Catalogues, List, PATIENCE, Source};
 use crate::config::Alias;
 use crate::config::Target;
 use crate::router::query_pairs;
@@ -31,7 +31,7 @@ pub enum Metadata {
 }
 
 /// Answers from the catalogues as they are.
-pub fn answer(core: &Arc<Core>, what: Metadata, request: &Request<Incoming>) -> Response<Body> {
+pub async fn answer(core: Arc<Core>, what: Metadata, request: Request<Incoming>) -> Response<Body> {
     let query = request.uri().query().map(query_pairs).unwrap_or_default();
     let given = |name: &str| {
         let found = query.iter().rev().find(|(known, _)| known == name);
@@ -39,10 +39,19 @@ pub fn answer(core: &Arc<Core>, what: Metadata, request: &Request<Incoming>) -> 
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
     };
+    let catalogues = &core.app.catalogues;
+    let wanted = match what {
+        Metadata::OpenRouter => Ok(Source::OpenRouter),
+        Metadata::Search | Metadata::Lookup => source(&given),
+    };
+    if let Ok(source) = wanted {
+        let settings = &core.app.live.load().catalogue;
+        catalogues.first(&[source], settings, PATIENCE).await;
+    }
     let told = match what {
-        Metadata::Search => search(&core.app.catalogues, &given),
-        Metadata::Lookup => lookup(&core.app.catalogues, &given),
-        Metadata::OpenRouter => names(&core.app.catalogues, &given),
+        Metadata::Search => search(catalogues, &given),
+        Metadata::Lookup => lookup(catalogues, &given),
+        Metadata::OpenRouter => names(catalogues, &given),
     };
     match told {
         Ok(value) => body::json(StatusCode::OK, value.to_string()),

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Call, Refusal, Reply, blocking};
-use crate::catalogue::{Catalogues, List, Model, Source};
+use crate::catalogue::{Catalogues, List, Model, PATIENCE, Source};
 
 /// Most models of a list.
 const MOST: usize = 2_000;
@@ -21,7 +21,8 @@ pub fn refresh(call: Call) -> Answer {
         let fetching = Arc::clone(&app);
         // Their documents are large: not on the thread that serves.
         let outcomes =
-            blocking(move || Ok(runtime.block_on(fetching.refresh_catalogues()))).await?;
+            blocking(move || Ok(runtime.block_on(fetching.refresh_catalogues(&Source::ALL))))
+                .await?;
         let mut told = Map::new();
         let mut whole = true;
         for (source, outcome) in outcomes {
@@ -58,6 +59,7 @@ pub fn resolve(mut call: Call) -> Answer {
         let model = model
             .filter(|model| !model.is_empty())
             .ok_or_else(|| Refusal::bad("model is missing; a model's name is wanted"))?;
+        await_some(&call, &Source::ALL).await;
         let catalogues = &call.app().catalogues;
         let found = match body.get("source").and_then(Value::as_str) {
             None | Some("auto") => Source::ALL.into_iter().find_map(|source| {
@@ -108,6 +110,7 @@ const BY_MAKER: [Source; 3] = [Source::ModelsDev, Source::Catwalk, Source::OpenR
 /// Who offers models, as the first catalogue that is there has it.
 pub fn makers(call: Call) -> Answer {
     Box::pin(async move {
+        await_some(&call, &BY_MAKER).await;
         let (source, list) = loaded(&call.app().catalogues, &BY_MAKER)?;
         let mut counts: Map<String, Value> = Map::new();
         for (id, _) in list.search("") {
@@ -127,6 +130,7 @@ pub fn makers(call: Call) -> Answer {
 /// The models that one of them offers, or all, with a text in their names.
 pub fn models(call: Call) -> Answer {
     Box::pin(async move {
+        await_some(&call, &BY_MAKER).await;
         let (source, list) = loaded(&call.app().catalogues, &BY_MAKER)?;
         let maker = call.query("provider").filter(|maker| !maker.is_empty());
         let found = list.search(call.query("q").unwrap_or_default());
@@ -168,6 +172,13 @@ fn named(name: &str) -> Result<Source, Refusal> {
             "source: found {name:?}; auto or one of {names} is wanted"
         ))
     })
+}
+
+/// Those that nobody had needed before are fetched.
+async fn await_some(call: &Call, sources: &[Source]) {
+    let catalogues = &call.app().catalogues;
+    let settings = &call.app().live.load().catalogue;
+    catalogues.first(sources, settings, PATIENCE).await;
 }
 
 /// The first of these catalogues that is there.

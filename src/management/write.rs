@@ -66,6 +66,7 @@ pub(super) async fn tried(
             Ok(config) => {
                 drop(app.switchboard.table(config));
                 app.quotas.prepare(config, inference::wall_ms());
+                app.catalogues.look_again();
             }
             // What stands against it is shown from now on.
             Err(Stop::Refused(refusal)) if refusal.status == StatusCode::CONFLICT => {

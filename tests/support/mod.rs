@@ -19,6 +19,7 @@
 pub(crate) mod client;
 pub(crate) mod dialect;
 pub(crate) mod media;
+pub(crate) mod process;
 pub(crate) mod talk;
 pub(crate) mod upstream;
 
