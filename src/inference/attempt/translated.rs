@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response};
@@ -130,16 +131,22 @@ async fn document(
     mut body: UpstreamBody,
     place: &Place<'_>,
 ) -> Result<Collected, Box<Failure>> {
-    let mut read = Vec::new();
+    let (mut read, mut size) = (Vec::new(), 0);
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk.map_err(|error| cut(&error))?;
-        if read.len() + chunk.len() > place.limits.document {
+        size += chunk.len();
+        if size > place.limits.document {
             return Err(unreadable(
                 "the provider's answer is too large to translate",
             ));
         }
-        read.extend_from_slice(&chunk);
+        read.push(chunk);
     }
+    // Most come in one piece, which need not be copied.
+    let read = match read.as_slice() {
+        [one] => one.clone(),
+        many => Bytes::from(many.concat()),
+    };
     if let Some(error) = opening::unary_failure(planned.reply.upstream, &read) {
         return Err(answer_failure(error));
     }
@@ -147,7 +154,7 @@ async fn document(
         return Err(nothing());
     }
     if !work.streamed && is_half(planned.reply.upstream, &read) {
-        return halves(planned, read, place).await;
+        return halves(planned, read.to_vec(), place).await;
     }
     let (fixups, reply) = (planned.fixups.clone(), planned.reply.clone());
     let document = translator::document(&read, fixups, reply, work.streamed);

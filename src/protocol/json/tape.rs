@@ -17,6 +17,11 @@ use super::walk::{Fault, Kind, Visit, walk};
 /// The most values of one document, names counted. A body that is nothing but
 /// brackets and commas would otherwise take many times its size.
 const MOST: usize = 1 << 22;
+/// Values that room is made for at once, at one for so many bytes: a list that grows
+/// step by step is moved as often. Long documents are mostly text, and short ones are
+/// small.
+const ROOM: usize = 256;
+const BYTES: usize = 16;
 
 /// One value, or the name of a member.
 #[derive(Debug)]
@@ -74,6 +79,7 @@ impl Tape {
                 wanted: "less than 4 GiB",
             });
         }
+        self.nodes.reserve(ROOM.min(text.len() / BYTES));
         let mut visitor = Visitor {
             bytes: text.as_bytes(),
             tape: self,

@@ -62,7 +62,7 @@ pub fn encode(
         marks: Marks::of(request, &conversation, auto.is_some(), notes),
         notes,
     };
-    let mut out = BytesMut::with_capacity(conversation.size() + 4096);
+    let mut out = BytesMut::with_capacity(conversation.size() + 1024);
     {
         let mut body = Object::open(&mut out);
         writer.head(&mut body, &plan);
