@@ -76,7 +76,7 @@ pub(super) async fn attempt(
     core: &Arc<Core>,
     work: &Work,
     plan: &Plan<'_>,
-    limits: Limits,
+    limits: &Limits,
 ) -> Result<Box<Answered>, Box<Failure>> {
     let trying = std::pin::pin!(send(core, work, plan, limits));
     match core.alarms.limit(limits.attempt, trying).await {
@@ -120,7 +120,7 @@ async fn send(
     core: &Arc<Core>,
     work: &Work,
     plan: &Plan<'_>,
-    limits: Limits,
+    limits: &Limits,
 ) -> Result<Box<Answered>, Box<Failure>> {
     let build = |wire| plan.outbound.build(wire);
     let start = Start::of(limits.stall).filter(|_| work.streamed);
@@ -149,7 +149,21 @@ async fn send(
         return Err(failure);
     }
     match &plan.way {
-        Way::Splice { cut_usage } => spliced(work, *cut_usage, head, body, limits, start).await,
+        Way::Splice { cut_usage } => {
+            let form = form_of(work, &head.headers);
+            let mut committed = commit(work.ask.protocol, form, limits);
+            committed.cut_usage = *cut_usage && form == Form::Events;
+            committed.rest = Some(body);
+            // Boxed from the beginning: it goes up through many hands.
+            let mut answered = Box::new(Answered {
+                head,
+                committed,
+                first_content: None,
+                notes: Notes::new(),
+            });
+            spliced(&mut answered, limits, start).await?;
+            Ok(answered)
+        }
         Way::Translate(translation) => {
             let place = Place { core, plan, limits };
             let answering = translated::answer(work, translation, (head, body), &place, start);
@@ -167,7 +181,7 @@ async fn send(
 struct Place<'p> {
     core: &'p Arc<Core>,
     plan: &'p Plan<'p>,
-    limits: Limits,
+    limits: &'p Limits,
 }
 
 impl Place<'_> {
@@ -183,7 +197,7 @@ impl Place<'_> {
 
     /// How it is sent another body, once the plan is forgotten.
     fn again(&self) -> Again {
-        let limits = self.limits;
+        let limits = *self.limits;
         let place = Arc::new((Arc::clone(self.core), self.plan.outbound.detached()));
         Again::new(move |frames| {
             let place = Arc::clone(&place);
@@ -206,26 +220,15 @@ impl Place<'_> {
 
 /// The provider's own bytes.
 async fn spliced(
-    work: &Work,
-    cut_usage: bool,
-    head: Parts,
-    body: UpstreamBody,
-    limits: Limits,
+    answered: &mut Answered,
+    limits: &Limits,
     start: Option<Start>,
-) -> Result<Box<Answered>, Box<Failure>> {
-    let form = form_of(work, &head.headers);
-    let protocol = work.ask.protocol;
-    // Boxed from the beginning: it goes up through many hands.
-    let mut answered = Box::new(Answered {
-        head,
-        committed: commit(protocol, form, limits),
-        first_content: None,
-        notes: Notes::new(),
-    });
+) -> Result<(), Box<Failure>> {
     let committed = &mut answered.committed;
-    answered.first_content = match form {
+    let protocol = committed.protocol;
+    answered.first_content = match committed.form {
         Form::Unary => {
-            open_document(committed, body, &answered.head.headers).await?;
+            open_document(committed, &answered.head.headers).await?;
             if !limits.last {
                 refuse_empty(committed)?;
             }
@@ -233,20 +236,18 @@ async fn spliced(
         }
         // Boxed: documents need no room for what looks into a stream.
         Form::Events => {
-            committed.cut_usage = cut_usage;
-            let opening = open_events(committed, protocol, body, start);
-            let first = Box::pin(opening).await?;
+            let first = Box::pin(open_events(committed, protocol, start)).await?;
             if !limits.last {
                 refuse_empty_stream(committed, protocol)?;
             }
             first
         }
         Form::Array => {
-            Box::pin(open_array(committed, body)).await?;
+            Box::pin(open_array(committed)).await?;
             Some(clock::now())
         }
     };
-    Ok(answered)
+    Ok(())
 }
 
 /// The number of tokens that a provider of another protocol counted.
@@ -254,7 +255,7 @@ async fn counted(
     from: Protocol,
     to: Protocol,
     mut body: UpstreamBody,
-    limits: Limits,
+    limits: &Limits,
 ) -> Result<u64, Box<Failure>> {
     let mut read = Vec::new();
     while let Some(chunk) = body.chunk().await {
@@ -268,7 +269,7 @@ async fn counted(
 }
 
 /// An answer of which nothing was read yet.
-pub(super) fn commit(protocol: Protocol, form: Form, limits: Limits) -> Committed {
+pub(super) fn commit(protocol: Protocol, form: Form, limits: &Limits) -> Committed {
     Committed {
         protocol,
         form,
@@ -309,26 +310,24 @@ fn is_type(headers: &HeaderMap, wanted: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(wanted))
 }
 
+/// The next chunk of an answer; its rest is gone with the last one.
+async fn next(committed: &mut Committed) -> Option<hyper::Result<Bytes>> {
+    let chunk = committed.rest.as_mut()?.chunk().await;
+    if !matches!(chunk, Some(Ok(_))) {
+        committed.rest = None;
+    }
+    chunk
+}
+
 /// Reads a document: whole if it is small, else its beginning.
-async fn open_document(
-    committed: &mut Committed,
-    mut body: UpstreamBody,
-    headers: &HeaderMap,
-) -> Result<(), Box<Failure>> {
+async fn open_document(committed: &mut Committed, headers: &HeaderMap) -> Result<(), Box<Failure>> {
     let mut size = 0;
-    loop {
-        match body.chunk().await {
-            Some(Ok(chunk)) => {
-                size += chunk.len();
-                committed.opening.push(chunk);
-            }
-            Some(Err(error)) => return Err(cut(&error)),
-            None => break,
-        }
-        if size > WHOLE {
-            committed.rest = Some(body);
-            break;
-        }
+    while size <= WHOLE
+        && let Some(chunk) = next(committed).await
+    {
+        let chunk = chunk.map_err(|error| cut(&error))?;
+        size += chunk.len();
+        committed.opening.push(chunk);
     }
     let whole = committed.rest.is_none();
     if speaks_json(committed.protocol) && !headers.contains_key(http::header::CONTENT_ENCODING) {
@@ -361,7 +360,6 @@ fn check_document(committed: &Committed, whole: bool) -> Result<(), Box<Failure>
 async fn open_events(
     committed: &mut Committed,
     spoken: Protocol,
-    mut body: UpstreamBody,
     start: Option<Start>,
 ) -> Result<Option<Instant>, Box<Failure>> {
     let mut decoder = Decoder::new();
@@ -379,11 +377,10 @@ async fn open_events(
             return pending.map_or(Ok(None), |start| Err(start.failure()));
         }
         let wake = pending.map_or(silent, |start| start.by);
-        let Ok(chunk) = tokio::time::timeout_at(wake.into(), body.chunk()).await else {
+        let Ok(chunk) = tokio::time::timeout_at(wake.into(), next(committed)).await else {
             if pending.is_some() {
                 continue;
             }
-            committed.rest = Some(body);
             return Ok(None);
         };
         let chunk = match chunk {
@@ -397,13 +394,11 @@ async fn open_events(
         match verdict {
             Opening::Failure(error) => return Err(answer_failure(error)),
             Opening::Content | Opening::End => {
-                committed.rest = Some(body);
                 return Ok(Some(clock::now()));
             }
             Opening::Wait => seen = true,
         }
         if size > OPENING {
-            committed.rest = Some(body);
             return Ok(None);
         }
     }
@@ -471,11 +466,11 @@ fn ended_early(seen: bool) -> Result<Option<Instant>, Box<Failure>> {
 
 /// Reads the beginning of a JSON array that is streamed, up to its first
 /// element.
-async fn open_array(committed: &mut Committed, mut body: UpstreamBody) -> Result<(), Box<Failure>> {
+async fn open_array(committed: &mut Committed) -> Result<(), Box<Failure>> {
     let mut aligner = ArrayAligner::default();
     let mut start = Vec::new();
     loop {
-        match body.chunk().await {
+        match next(committed).await {
             Some(Ok(chunk)) => {
                 start.extend_from_slice(&chunk);
                 aligner.push(chunk.clone(), drop);
@@ -486,7 +481,6 @@ async fn open_array(committed: &mut Committed, mut body: UpstreamBody) -> Result
             None => return Err(unreadable("the provider's stream ended before any content")),
         }
         if aligner.elements() > 0 || start.len() > OPENING {
-            committed.rest = Some(body);
             break;
         }
     }

@@ -119,7 +119,7 @@ pub(super) fn answered(protocol: Protocol, tokens: u64, notes: Notes) -> Answere
         stall: Stall::default(),
         last: true,
     };
-    let mut committed = attempt::commit(protocol, Form::Unary, limits);
+    let mut committed = attempt::commit(protocol, Form::Unary, &limits);
     committed.opening.push(document(protocol, tokens));
     committed.translation = Translation::Done(Box::default());
     let (mut head, ()) = Response::new(()).into_parts();

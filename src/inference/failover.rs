@@ -255,7 +255,7 @@ impl<'a> Round<'a> {
         let untouched = pass_through && !worded;
         exchange.attempt_started(candidate, plan.protocol, untouched, trial);
         let limits = self.limits(candidate, last);
-        match quirks::attempt(core, exchange, work, (candidate, &mut plan), limits).await {
+        match quirks::attempt(core, exchange, work, (candidate, &mut plan), &limits).await {
             Ok(answered) => {
                 exchange.noted(&answered.notes);
                 if candidate.provider.estimate_tokens && !work.is_count() {

@@ -98,7 +98,7 @@ pub(super) async fn attempt(
     exchange: &mut Exchange,
     work: &Work,
     (candidate, plan): (&Candidate, &mut Plan<'_>),
-    limits: Limits,
+    limits: &Limits,
 ) -> Result<Box<Answered>, Box<Failure>> {
     let mut helped: Vec<Fix> = Vec::new();
     let mut repairs = 0;

@@ -65,7 +65,8 @@ async fn stream(
 ) -> Result<Answered, Box<Failure>> {
     let limits = place.limits;
     let mut committed = commit(planned.reply.protocol, form(true, planned), limits);
-    let first_content = open_events(&mut committed, planned.reply.upstream, body, start).await?;
+    committed.rest = Some(body);
+    let first_content = open_events(&mut committed, planned.reply.upstream, start).await?;
     if !limits.last {
         refuse_empty_stream(&committed, planned.reply.upstream)?;
     }
