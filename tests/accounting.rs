@@ -9,6 +9,7 @@
 mod support;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use plexus::store::UsageQuery;
@@ -485,6 +486,61 @@ fn a_locked_database_delays_no_request_and_loses_no_row() {
     other.execute_batch("COMMIT").unwrap();
     assert_eq!(gateway.rows(101).len(), 101);
     assert_eq!(gateway.app.metrics.rows_dropped(), 0);
+}
+
+#[test]
+fn a_locked_database_is_told_to_who_manages_it_and_slows_no_request() {
+    let gateway = Gateway::with(&file());
+    gateway.speak(Dialect::Chat, "fast", false).finish();
+    gateway.rows(1);
+    let other = rusqlite::Connection::open(gateway.app.store.path()).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let busy = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let (gateway, busy) = (&gateway, &busy);
+        let changes = [
+            ("DELETE", "/usage"),
+            ("DELETE", "/usage/0191d7a0-0000-7000-8000-000000000000"),
+            ("DELETE", "/errors"),
+            ("DELETE", "/logs/reset"),
+        ];
+        let changes = changes.map(|(method, path)| {
+            // Each answers within the patience of the tests' client.
+            scope.spawn(move || {
+                gateway.admin(method, &format!("/v0/management{path}"), &Value::Null)
+            })
+        });
+        let requests = scope.spawn(move || {
+            let mut answered = 0;
+            while busy.load(Ordering::Relaxed) {
+                let answer = gateway.speak(Dialect::Chat, "fast", false).finish();
+                assert_eq!(answer.status, 200);
+                answered += 1;
+            }
+            answered
+        });
+        // What is read is there as before.
+        for path in ["/usage", "/usage/summary", "/errors", "/performance"] {
+            let path = format!("/v0/management{path}");
+            gateway.admin("GET", &path, &Value::Null).expect(200);
+        }
+        for change in changes {
+            let answer = change.join().unwrap();
+            let error = answer.json()["error"].to_string();
+            assert!(
+                answer.status == 503 && error.contains("database"),
+                "{} {error}",
+                answer.status
+            );
+        }
+        busy.store(false, Ordering::Relaxed);
+        let answered = requests.join().unwrap();
+        assert!(answered > 50, "{answered} while the changes waited");
+    });
+    other.execute_batch("COMMIT").unwrap();
+    gateway
+        .admin("DELETE", "/v0/management/logs/reset", &Value::Null)
+        .expect(200);
 }
 
 #[test]

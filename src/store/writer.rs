@@ -48,6 +48,10 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(20), Duration::fro
 /// How long rows are in no block after putting them there failed.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long somebody waits for work that the database does not let begin or go on,
+/// however long it may take when it does.
+const STUCK: Duration = Duration::from_secs(10);
+
 /// Rows deleted in one transaction, so that writing never waits long.
 const SLICE: u32 = 1000;
 
@@ -175,13 +179,16 @@ enum Message {
 
 struct Job {
     work: Work,
+    /// When it must have been begun, and go on.
+    begun_by: Instant,
+    /// When it must be done.
     until: Instant,
     answer: Sender<Result<u64, StoreError>>,
 }
 
 impl Job {
     fn is_late(&self) -> bool {
-        Instant::now() >= self.until
+        Instant::now() >= self.begun_by.min(self.until)
     }
 
     fn answer(&self, answer: Result<u64, StoreError>) {
@@ -271,16 +278,23 @@ impl Writer {
         self.sender.len()
     }
 
-    /// Asks for `work` and waits for it, at most `limit`. Blocks.
+    /// Asks for `work` and waits for it, at most `limit`, and not long while
+    /// nothing comes of it. Blocks.
     pub(super) fn ask(&self, work: Work, limit: Duration) -> Result<u64, StoreError> {
         let until = Instant::now() + limit;
+        let begun_by = match work {
+            // Closing has all of its time.
+            Work::Close => until,
+            _ => Instant::now() + limit.min(STUCK),
+        };
         let (answer, answered) = bounded(1);
         let job = Box::new(Job {
             work,
+            begun_by,
             until,
             answer,
         });
-        match self.sender.send_deadline(Message::Job(job), until) {
+        match self.sender.send_deadline(Message::Job(job), begun_by) {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => return Err(StoreError::Timeout),
             Err(SendTimeoutError::Disconnected(_)) => return Err(StoreError::Closed),
@@ -550,7 +564,11 @@ impl Scribe {
                     job.answer(answer);
                 }
             }
-            Work::Sliced(_) => self.chores.push_back(Chore::asked(job)),
+            Work::Sliced(_) => {
+                let mut chore = Chore::asked(job);
+                chore.goes_on();
+                self.chores.push_back(chore);
+            }
         }
     }
 
@@ -577,11 +595,16 @@ impl Scribe {
             Ok(rows) => {
                 self.pause = BACK_OFF.0;
                 chore.rows += rows;
+                chore.goes_on();
                 self.chores.push_front(chore);
             }
             Err(error) if super::ledger::is_circumstance(&error) => {
                 self.complain(&error);
-                self.chores.push_front(chore);
+                if chore.is_stuck() {
+                    chore.end(Err(StoreError::Timeout));
+                } else {
+                    self.chores.push_front(chore);
+                }
                 self.back_off();
             }
             Err(error) => {
@@ -772,7 +795,18 @@ impl Chore {
     }
 
     fn is_late(&self) -> bool {
+        matches!(&self.from, Origin::Asked(job) if Instant::now() >= job.until)
+    }
+
+    fn is_stuck(&self) -> bool {
         matches!(&self.from, Origin::Asked(job) if job.is_late())
+    }
+
+    /// A slice of it is done; the next has as long.
+    fn goes_on(&mut self) {
+        if let Origin::Asked(job) = &mut self.from {
+            job.begun_by = Instant::now() + STUCK;
+        }
     }
 
     fn end(&mut self, answer: Result<u64, StoreError>) {
