@@ -1,6 +1,6 @@
 //! What the configuration costs when it is large: reading it at start, writing
-//! one entry of it through the management API while clients are served, and
-//! finding a key and an alias in it.
+//! one entry of it through the management API while clients are served, with and
+//! without secrets at rest, and finding a key and an alias in it.
 //!
 //! `cargo bench --bench config`; with `--smoke` only to see that it runs.
 
@@ -9,6 +9,7 @@ mod file;
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +17,13 @@ use std::time::{Duration, Instant};
 use file::Size;
 use plexus::app::App;
 use plexus::auth;
-use plexus::config::{Config, Live};
+use plexus::config::{Config, Live, SealedFile};
 use plexus::metrics::Metrics;
 use plexus::routing::Switchboard;
 use plexus::server::Server;
 use plexus::store::{Options, Store};
 use plexus::telemetry::Telemetry;
+use plexus::vault::Vault;
 
 /// As in the binary.
 #[global_allocator]
@@ -30,6 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const ADMIN: &str = "admin-key-of-the-bench";
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const SMALL: Size = Size {
     providers: 5,
     aliases: 20,
@@ -75,12 +78,37 @@ fn main() -> Result<(), Failure> {
     })?;
     let gateway = Gateway::start(open(&path)?, folder.path())?;
     writes(&gateway, size, runs)?;
+    sealed(&path, size, runs)?;
     disturbance(&gateway, size, runs)?;
     look_ups(if smoke { 100 } else { 200_000 })
 }
 
-fn open(path: &std::path::Path) -> Result<Live, Failure> {
-    let environment = |name: &str| match name {
+/// The same with secrets at rest under a key.
+fn sealed(clear: &Path, size: Size, runs: u32) -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("plexus.yaml");
+    std::fs::copy(clear, &path)?;
+    let sealed = SealedFile::encrypt(&path, &Vault::new(KEY))?;
+    sealed.commit()?;
+    say(&format!(
+        "\n| {} secrets sealed | ms, median | ms, longest |\n|---|--:|--:|",
+        sealed.count
+    ));
+    report("read and check at start", runs, || {
+        drop(black_box(open_with(&path, Some(KEY))?));
+        Ok(())
+    })?;
+    let gateway = Gateway::start(open_with(&path, Some(KEY))?, folder.path())?;
+    writes(&gateway, size, runs)
+}
+
+fn open(path: &Path) -> Result<Live, Failure> {
+    open_with(path, None)
+}
+
+fn open_with(path: &Path, key: Option<&'static str>) -> Result<Live, Failure> {
+    let environment = move |name: &str| match name {
+        "ENCRYPTION_KEY" => key.map(str::to_owned),
         "ADMIN_KEY" => Some(ADMIN.to_owned()),
         "HOST" => Some("127.0.0.1".to_owned()),
         "PORT" => Some("0".to_owned()),

@@ -18,6 +18,9 @@ use super::shape;
 use super::tree::Node;
 use super::{Config, provider, quota};
 
+/// Settings that go for every provider that doesn't say otherwise.
+const PROVIDERS_GO_BY: [&str; 2] = ["/stall", "/timeout/connectSeconds"];
+
 /// What was touched.
 #[derive(Default)]
 struct Touched<'t> {
@@ -26,11 +29,13 @@ struct Touched<'t> {
     providers: HashSet<&'t str>,
     /// Anything else.
     settings: bool,
+    /// Of that what every provider goes by.
+    everywhere: bool,
 }
 
 impl<'t> Touched<'t> {
     /// `None` when a section of many entries was touched as a whole.
-    fn of(paths: &[&'t [String]]) -> Option<Self> {
+    fn of(paths: &[&'t [String]], before: &Value, now: &Value) -> Option<Self> {
         let mut touched = Self::default();
         for path in paths {
             let (section, rest) = path.split_first()?;
@@ -45,16 +50,17 @@ impl<'t> Touched<'t> {
             };
             names.insert(rest.first()?);
         }
+        let differs = |pointer: &&str| before.pointer(pointer) != now.pointer(pointer);
+        touched.everywhere = PROVIDERS_GO_BY.iter().any(differs);
         Some(touched)
     }
 
     /// The entries of a section that have to be read; `None` for all of it.
-    /// Settings say what goes for every provider.
     fn of_section(&self, section: &str) -> Option<&HashSet<&'t str>> {
         match section {
             "keys" => Some(&self.keys),
             "models" => Some(&self.aliases),
-            "providers" if !self.settings => Some(&self.providers),
+            "providers" if !self.everywhere => Some(&self.providers),
             _ => None,
         }
     }
@@ -119,7 +125,7 @@ pub(in crate::config) fn recheck(
     environment: Environment<'_>,
     base: &Path,
 ) -> Option<Config> {
-    let touched = Touched::of(paths)?;
+    let touched = Touched::of(paths, &before.document, document)?;
     let root = touched.part(document);
     let found = shape::examine(&root, &schema::FILE);
     let mut asked = touched.still_asked(before);
@@ -154,7 +160,7 @@ fn build(
         true => quota::read(check, root),
         false => before.user_quotas.clone(),
     };
-    let providers = if touched.settings {
+    let providers = if touched.everywhere {
         provider::read(check, root)
     } else if touched.providers.is_empty() {
         before.providers.clone()
@@ -286,6 +292,15 @@ default_quotas: [daily]
                 json!({ "api_base_url": "http://s", "api_key": "k", "quota_checker": { "type": "naga" } }),
             ),
             (&["timeout"], json!({ "defaultSeconds": 5 })),
+            (
+                &["timeout"],
+                json!({ "defaultSeconds": 5, "connectSeconds": 7 }),
+            ),
+            (
+                &["stall"],
+                json!({ "ttfbSeconds": 9, "minBytesPerSecond": 60 }),
+            ),
+            (&["cooldown"], json!({ "initialMinutes": 1 })),
             (&["user_quotas", "daily", "limit"], json!(6)),
             (
                 &["user_quotas", "weekly"],
