@@ -949,6 +949,7 @@ mod tests {
         let until = Instant::now();
         scribe.perform(Box::new(Job {
             work: Work::Once(task),
+            begun_by: until,
             until,
             answer,
         }));
