@@ -124,7 +124,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(live: Live, folder: &std::path::Path) -> Result<Self, Failure> {
+    fn start(live: Live, folder: &Path) -> Result<Self, Failure> {
         let (telemetry, _dispatch) = Telemetry::new("error", &[], false, std::io::sink())?;
         let store = Store::open(&folder.join("plexus.db"), Options::default())?;
         let app = App::new(live, store, Arc::new(Metrics::new()), telemetry, Vec::new());
