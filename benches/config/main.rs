@@ -78,16 +78,16 @@ fn main() -> Result<(), Failure> {
     })?;
     let gateway = Gateway::start(open(&path)?, folder.path())?;
     writes(&gateway, size, runs)?;
-    sealed(&path, size, runs)?;
+    sealed(size, runs)?;
     disturbance(&gateway, size, runs)?;
     look_ups(if smoke { 100 } else { 200_000 })
 }
 
 /// The same with secrets at rest under a key.
-fn sealed(clear: &Path, size: Size, runs: u32) -> Result<(), Failure> {
+fn sealed(size: Size, runs: u32) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("plexus.yaml");
-    std::fs::copy(clear, &path)?;
+    std::fs::write(&path, file::text(size)?)?;
     let sealed = SealedFile::encrypt(&path, &Vault::new(KEY))?;
     sealed.commit()?;
     say(&format!(
