@@ -251,7 +251,14 @@ fn used(live: &Live, store: &Store, now: i64) -> Quotas {
         tracing::error!(%error, "what keys used of their quotas is not known; all begin anew");
         Vec::new()
     });
-    Quotas::new(&live.load(), &rows, Some(store.writer().clone()))
+    let quotas = Quotas::new(&live.load(), &rows, Some(store.writer().clone()));
+    if quotas.measures() {
+        match store.habits(now) {
+            Ok(habits) => quotas.recall(&habits),
+            Err(error) => tracing::warn!(%error, "what requests usually take is learned anew"),
+        }
+    }
+    quotas
 }
 
 fn wall_ms() -> i64 {

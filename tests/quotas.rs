@@ -357,6 +357,26 @@ fn what_was_used_is_known_after_a_restart() {
 }
 
 #[test]
+fn after_a_restart_no_more_is_reserved_than_requests_took_before_it() {
+    let quotas = "  tokens: { type: daily, limitType: tokens, limit: 100000 }\n";
+    let mut gateway = Gateway::with(&file("tokens", quotas));
+    // Only a stream takes its time.
+    let model = "direct/chat/m+tokens_out=20+words=500+gap=20";
+    for _ in 0..5 {
+        gateway
+            .speak(Dialect::Chat, model, false)
+            .finish()
+            .expect(200);
+    }
+    gateway.rows(5);
+    gateway.restart();
+    let stream = gateway.speak(Dialect::Chat, model, true);
+    let reserved = told(&gateway)[0].level.reserved;
+    assert!((1..1_000_000).contains(&reserved), "{reserved} thousandths");
+    stream.leave();
+}
+
+#[test]
 fn a_client_that_leaves_before_its_answer_gets_its_part_back() {
     let (upstream, open) = patient();
     let quotas = "  few: { type: daily, limitType: requests, limit: 1 }\n";

@@ -230,6 +230,12 @@ impl Bucket {
         self.changed();
     }
 
+    /// Keeps everybody else out while it lives.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> impl Drop + '_ {
+        self.state.lock()
+    }
+
     /// Has the writer look, unless it is about to.
     fn changed(self: &Arc<Self>) {
         let Some(writer) = &self.writer else { return };

@@ -143,6 +143,18 @@ impl Guesses {
         }
     }
 
+    /// Takes up what such a request took before the start; how long its prompt was
+    /// is not known.
+    pub(super) fn recall(&self, places: Places, output: u64, tokens: u64, nanos: Option<u64>) {
+        for place in [places.own, places.any] {
+            let slot = self.claim(place);
+            slot.output.learn(output as f32);
+            if let Some(nanos) = nanos.filter(|_| tokens > 0) {
+                slot.price.learn(nanos as f32 / tokens as f32);
+            }
+        }
+    }
+
     fn pair(&self, place: u64) -> [&Slot; 2] {
         let first = (place >> 8) as usize & (SLOTS - 2);
         [&self.slots[first], &self.slots[first + 1]]

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, Key, QuotaCounts, UserQuota, permits};
 use crate::store::Writer;
-use crate::store::row::QuotaRow;
+use crate::store::row::{Habit, QuotaRow};
 use bucket::{Bucket, Measure};
 pub use bucket::{Level, SHARED};
 use guess::Guesses;
@@ -226,6 +226,23 @@ impl Quotas {
         let book = quotas.book_of(config, &mut quotas.buckets.lock());
         quotas.book.store(Arc::new(book));
         quotas
+    }
+
+    /// Whether a quota counts tokens or money.
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        let book = self.book.load();
+        book.lists.values().any(|list| list.measures)
+    }
+
+    /// Learns from what requests took before the start, oldest first: what is
+    /// reserved for the first ones is then no more than for those before them.
+    pub fn recall(&self, habits: &[Habit]) {
+        for habit in habits {
+            let places = Places::of(&habit.key, &habit.alias);
+            self.guesses
+                .recall(places, habit.output, habit.tokens, habit.nanos);
+        }
     }
 
     /// What is used is what these rows say, and nothing else.

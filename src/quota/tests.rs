@@ -43,6 +43,50 @@ fn used(quotas: &Quotas, config: &Config, key: &str, now: i64) -> Vec<f64> {
 }
 
 #[test]
+fn a_key_never_waits_for_what_another_keys_requests_hold() {
+    let config = config(
+        "keys: { one: { secret: s1, quotas: [aa, bb] }, other: { secret: s2, quotas: [aa, bb] } }\n\
+         user_quotas:\n\
+         \x20 aa: { type: daily, limitType: requests, limit: 100000 }\n\
+         \x20 bb: { type: rolling, duration: 1h, limitType: tokens, limit: 90000000 }\n",
+    );
+    let quotas = quotas(&config);
+    let list = quotas.named(&config, "one", 0).unwrap();
+    // Whoever is in the middle of a change of the one key's quotas stays there.
+    let held: Vec<_> = list.rules.iter().map(|rule| rule.bucket.held()).collect();
+    for _ in 0..1000 {
+        admit(&quotas, &config, "other", 0)
+            .unwrap()
+            .settle(spent(30), 0);
+    }
+    drop(held);
+    assert_eq!(used(&quotas, &config, "other", 0), [1000.0, 30_000.0]);
+    assert_eq!(used(&quotas, &config, "one", 0), [0.0, 0.0]);
+}
+
+#[test]
+fn what_requests_took_before_the_start_is_what_is_reserved_after_it() {
+    let config = config(
+        "keys: { one: { secret: s1, quotas: [aa] }, new: { secret: s2, quotas: [aa] } }\n\
+         user_quotas: { aa: { type: daily, limitType: tokens, limit: 15000 } }\n",
+    );
+    let quotas = quotas(&config);
+    assert!(quotas.measures());
+    let habit = |output: u64| Habit {
+        key: "one".into(),
+        alias: "alias".into(),
+        output,
+        tokens: output + 10,
+        nanos: Some(7),
+    };
+    quotas.recall(&[habit(900), habit(100), habit(100), habit(100), habit(100)]);
+    for key in ["one", "new"] {
+        let held: Vec<_> = (0..9).map(|_| admit(&quotas, &config, key, 0)).collect();
+        assert!(held.iter().all(Result::is_ok), "{key}");
+    }
+}
+
+#[test]
 fn a_key_has_its_own_quotas_or_those_of_everybody_and_never_both() {
     let config = config(
         "keys: { own: { secret: s1, quotas: [aa, bb] }, other: { secret: s2 } }\n\

@@ -65,7 +65,7 @@ pub use writer::Writer;
 use crate::metrics::Metrics;
 use crate::vault::Vault;
 use open::Readers;
-use row::{CooldownRow, Measurement, QuotaRow};
+use row::{CooldownRow, Habit, Measurement, QuotaRow};
 use secrets::SecretError;
 use writer::{Retention, Task, Work};
 
@@ -410,6 +410,17 @@ impl Store {
     pub fn taken(&self, keys: &[String], from_ms: i64) -> Result<Vec<Drawn>, StoreError> {
         self.readers
             .read(|connection| quotas::taken(connection, keys, from_ms))
+    }
+
+    /// What the newest answered requests of the 24 hours before that millisecond
+    /// took, oldest first; bounded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::usage`].
+    pub fn habits(&self, now_ms: i64) -> Result<Vec<Habit>, StoreError> {
+        self.readers
+            .read(|connection| quotas::habits(connection, now_ms))
     }
 
     /// What the newest requests of the 24 hours before that millisecond say

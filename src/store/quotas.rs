@@ -3,8 +3,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::ledger::first_id;
-use super::row::QuotaRow;
+use super::ledger::{HOUR_MS, first_id};
+use super::row::{Habit, QuotaRow};
 
 /// Writes the state of a quota.
 pub(super) fn write(connection: &Connection, row: &QuotaRow) -> Result<(), rusqlite::Error> {
@@ -125,6 +125,39 @@ pub(super) fn taken(
         }
     }
     Ok(all)
+}
+
+/// What the newest answered requests of 24 hours took, oldest first; only those of
+/// keys, with tokens that are known.
+pub(super) fn habits(connection: &Connection, now_ms: i64) -> Result<Vec<Habit>, rusqlite::Error> {
+    /// They take some 10 ms.
+    const MOST: u32 = 10_000;
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM (SELECT usage.id, key.text, alias.text,
+         coalesce(output, 0) + coalesce(reasoning, 0),
+         coalesce(input, 0) + coalesce(cache_read, 0) + coalesce(cache_write_short, 0)
+         + coalesce(cache_write_long, 0) + coalesce(cache_write_other, 0)
+         + coalesce(tool_prompt, 0), cost_total FROM usage
+         JOIN names AS key ON key.id = key_id
+         JOIN names AS alias ON alias.id = canonical_id
+         JOIN names AS status ON status.id = status_id
+         WHERE usage.id >= ?1 AND status.text = 'success'
+         AND coalesce(output, reasoning) IS NOT NULL
+         ORDER BY usage.id DESC LIMIT ?2) ORDER BY 1",
+    )?;
+    let from = first_id(now_ms.saturating_sub(24 * HOUR_MS));
+    let rows = statement.query_map(params![from, MOST], |row| {
+        let output = unsigned(row.get(3)?);
+        let cost: Option<i64> = row.get(5)?;
+        Ok(Habit {
+            key: row.get::<_, String>(1)?.into(),
+            alias: row.get::<_, String>(2)?.into(),
+            output,
+            tokens: output.saturating_add(unsigned(row.get(4)?)),
+            nanos: cost.map(unsigned),
+        })
+    })?;
+    rows.collect()
 }
 
 /// SQLite has no unsigned numbers; what does not fit is as good as its largest.

@@ -312,6 +312,21 @@ pub struct Measurement {
     pub ttft_ms: Option<f64>,
 }
 
+/// What an answered request of a key for an alias took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Habit {
+    /// The key's name.
+    pub key: Arc<str>,
+    /// The alias's own name.
+    pub alias: Arc<str>,
+    /// Tokens written, reasoning included.
+    pub output: u64,
+    /// All its tokens.
+    pub tokens: u64,
+    /// Nano-dollars, if they are known.
+    pub nanos: Option<u64>,
+}
+
 /// A failure, with what is needed to find its cause. Secrets never get here.
 #[derive(Clone, Debug)]
 #[allow(
