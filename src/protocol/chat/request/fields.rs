@@ -9,6 +9,25 @@ pub(crate) struct Fields<'a> {
     /// The object.
     pub(crate) value: Value<'a>,
     path: String,
+    /// A bit for each length that a member's name has: most of what may stand in a
+    /// request does not, and need not be looked for.
+    lengths: u64,
+}
+
+const fn bit(length: usize) -> u64 {
+    1 << (length % 64)
+}
+
+/// The lengths of an object's names. One with an escape may mean a shorter one.
+fn lengths(object: Value<'_>) -> u64 {
+    let of_name = |(name, _): (Value<'_>, Value<'_>)| {
+        let name = name.as_str().unwrap_or_default();
+        match name.inner() {
+            inner if inner.contains('\\') => u64::MAX,
+            inner => bit(inner.len()),
+        }
+    };
+    object.entries().map(of_name).fold(0, |all, one| all | one)
 }
 
 impl<'a> Fields<'a> {
@@ -28,7 +47,12 @@ impl<'a> Fields<'a> {
     /// Where it is no object.
     pub(crate) fn at(value: Value<'a>, path: String) -> Result<Self, Invalid> {
         if value.is_object() {
-            return Ok(Self { value, path });
+            let lengths = lengths(value);
+            return Ok(Self {
+                value,
+                path,
+                lengths,
+            });
         }
         Err(wrong(&path, "an object", value))
     }
@@ -48,6 +72,9 @@ impl<'a> Fields<'a> {
 
     /// A member; `null` is as good as none.
     pub(crate) fn some(&self, name: &str) -> Option<Value<'a>> {
+        if self.lengths & bit(name.len()) == 0 {
+            return None;
+        }
         self.value.some(name)
     }
 
