@@ -246,31 +246,6 @@ impl<'a> Numbers<'a> {
         self.base.wrapping_add(over)
     }
 
-    /// Calls with each row of a column of `rows` and its number.
-    pub(super) fn each(&self, rows: usize, visit: impl FnMut(usize, u64)) {
-        match self.width {
-            1 => self.each_of::<1>(rows, visit),
-            2 => self.each_of::<2>(rows, visit),
-            3 => self.each_of::<3>(rows, visit),
-            4 => self.each_of::<4>(rows, visit),
-            5 => self.each_of::<5>(rows, visit),
-            _ => (0..rows).for_each({
-                let mut visit = visit;
-                move |row| visit(row, self.at(row))
-            }),
-        }
-    }
-
-    /// Numbers of one width are read without asking for it each time.
-    fn each_of<const WIDTH: usize>(&self, rows: usize, mut visit: impl FnMut(usize, u64)) {
-        let numbers = self.data.as_chunks::<WIDTH>().0;
-        for (row, bytes) in numbers.iter().take(rows).enumerate() {
-            let mut word = [0; 8];
-            word[..WIDTH].copy_from_slice(bytes);
-            visit(row, self.base.wrapping_add(u64::from_le_bytes(word)));
-        }
-    }
-
     /// The same of a column of ids.
     pub(super) fn id(&self, row: usize) -> i64 {
         i64::try_from(self.at(row)).unwrap_or(i64::MAX)
@@ -371,13 +346,6 @@ mod tests {
             entries.sort_by_key(|entry| entry.id);
             let columns = pack(&entries);
             prop_assert_eq!(columns.len(), COLUMNS);
-            for (number, column) in columns[1 + SIDES..].iter().enumerate() {
-                let mut read = Vec::new();
-                let numbers = Numbers::read(column, entries.len()).unwrap();
-                numbers.each(entries.len(), |row, value| read.push((row, value)));
-                let written = entries.iter().map(|entry| entry.numbers[number]);
-                prop_assert_eq!(read, written.enumerate().collect::<Vec<_>>());
-            }
             prop_assert_eq!(unpack(entries.len(), &columns), Some(entries));
         }
 

@@ -152,11 +152,7 @@ impl<'a, 'b> Scan<'a, 'b> {
             self.blocks
                 .load(part.block, Column::Number(number), &mut data)?;
             let numbers = Numbers::read(&data, rows).ok_or_else(damaged)?;
-            if part.rows == rows {
-                numbers.each(rows, |row, value| visit(place, row, value));
-            } else {
-                part.bits.each(|row| visit(place, row, numbers.at(row)));
-            }
+            part.bits.each(|row| visit(place, row, numbers.at(row)));
         }
         Ok(())
     }
