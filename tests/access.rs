@@ -22,6 +22,7 @@ use support::{ADMIN, Gateway, PATIENCE, SECRET};
 /// another client.
 const FILE: &str = "\
 server: { trustedProxies: [127.0.0.1] }
+catalogue: { enabled: false, huggingface: null }
 providers:
   one: { api_base_url: 'http://SIMULATOR/v1', api_key: sk-up-one }
 models:
@@ -271,7 +272,8 @@ fn a_method_is_the_request_line_s_and_others_are_told_what_there_is() {
                 let headers = [("x-admin-key", ADMIN), (name, "DELETE")];
                 let (status, _) =
                     world.ask(&gateway, "GET", &format!("{path}?_method=DELETE"), &headers);
-                assert!(status < 500, "{path}");
+                // What comes from outside is not to be had.
+                assert!(status < 500 || status == 503, "{path}: {status}");
             }
         }
     }
