@@ -28,6 +28,10 @@ LEFT_OUT = [
     # What they asked could not be had: that is told as a server's error.
     "/v0/management/providers/fetch-models",
     "/v0/management/test",
+    "/v0/management/models/huggingface/{id}",
+    "/v0/management/models/metadata/resolve",
+    "/v0/management/pi/models",
+    "/v0/management/pi/providers",
 ]
 
 
