@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use plexus::quota::Told;
 use serde_json::{Value, json};
 use support::dialect::Dialect;
+use support::process::Process;
 use support::upstream::Upstream;
 use support::{FILE, Gateway, Response, await_some, media};
 
@@ -396,58 +397,24 @@ fn a_client_that_leaves_before_its_answer_gets_its_part_back() {
     chat(&gateway, "direct/own/m").expect(200);
 }
 
-/// A gateway in a process of its own, which can be killed.
-struct Killable {
-    child: std::process::Child,
-    address: std::net::SocketAddr,
+/// A request to a gateway in a process of its own, which can be killed.
+fn chat_with(gateway: &Process) -> Response {
+    let (path, body) = Dialect::Chat.ask("direct/own/m", false);
+    let headers = [("authorization", "Bearer sk-plexus-tests")];
+    gateway
+        .client()
+        .request("POST", &path, &headers, body.to_string().as_bytes())
 }
 
-impl Killable {
-    fn start(folder: &std::path::Path) -> Self {
-        use std::process::{Command, Stdio};
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let child = Command::new(env!("CARGO_BIN_EXE_plexus"))
-            .args(["serve", "--config"])
-            .arg(folder.join("plexus.yaml"))
-            .envs([("ADMIN_KEY", support::ADMIN), ("HOST", "127.0.0.1")])
-            .env("PORT", address.port().to_string())
-            .env("LOG_LEVEL", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        await_some("the gateway", || std::net::TcpStream::connect(address).ok());
-        Self { child, address }
-    }
-
-    fn client(&self) -> support::Client {
-        support::Client::of(self.address)
-    }
-
-    fn chat(&self) -> Response {
-        let (path, body) = Dialect::Chat.ask("direct/own/m", false);
-        let headers = [("authorization", "Bearer sk-plexus-tests")];
-        self.client()
-            .request("POST", &path, &headers, body.to_string().as_bytes())
-    }
-
-    fn status(&self) -> Value {
-        let headers = [("x-admin-key", support::ADMIN)];
-        let path = "/v0/management/quota/status/app";
-        self.client()
-            .request("GET", path, &headers, b"")
-            .expect(200)
-            .json()
-    }
-}
-
-impl Drop for Killable {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+/// How the key's quota stands there.
+fn status_of(gateway: &Process) -> Value {
+    let headers = [("x-admin-key", support::ADMIN)];
+    let path = "/v0/management/quota/status/app";
+    gateway
+        .client()
+        .request("GET", path, &headers, b"")
+        .expect(200)
+        .json()
 }
 
 /// Requests that were under way when the process was killed may have been
@@ -465,7 +432,7 @@ fn pain_9_a_crash_gives_no_second_budget_and_keeps_nothing_reserved() {
     let text = file("few", quotas).replacen("providers:\n", &own, 1);
     let text = text.replace("SIMULATOR", "127.0.0.1:9") + "catalogue: { enabled: false }\n";
     std::fs::write(folder.path().join("plexus.yaml"), text).unwrap();
-    let mut gateway = Killable::start(folder.path());
+    let gateway = Process::start(folder.path());
     let (path, body) = Dialect::Chat.ask("direct/own/m", false);
     let headers = [("authorization", "Bearer sk-plexus-tests")];
     let bytes = support::client::bytes("POST", &path, &headers, body.to_string().as_bytes());
@@ -474,7 +441,7 @@ fn pain_9_a_crash_gives_no_second_budget_and_keeps_nothing_reserved() {
         std::io::Write::write_all(client, &bytes).unwrap();
     }
     await_some("both requests", || (upstream.requests() == 2).then_some(()));
-    let status = gateway.status();
+    let status = status_of(&gateway);
     assert_eq!(status["quotas"][0]["reserved"], 2, "{status}");
     // Waits for the writer: what was handed over before is on disk.
     let admin = [("x-admin-key", support::ADMIN)];
@@ -483,14 +450,14 @@ fn pain_9_a_crash_gives_no_second_budget_and_keeps_nothing_reserved() {
         .client()
         .request("DELETE", missing, &admin, b"")
         .expect(200);
-    gateway.child.kill().unwrap();
-    gateway.child.wait().unwrap();
+    // Killed, not stopped.
+    drop(gateway);
     open.store(true, Ordering::SeqCst);
-    let gateway = Killable::start(folder.path());
-    let status = gateway.status();
+    let gateway = Process::start(folder.path());
+    let status = status_of(&gateway);
     assert_eq!(status["current_usage"], 2, "{status}");
     assert_eq!(status["quotas"][0]["reserved"], 0, "{status}");
-    let statuses: Vec<u16> = (0..3).map(|_| gateway.chat().status).collect();
+    let statuses: Vec<u16> = (0..3).map(|_| chat_with(&gateway).status).collect();
     assert_eq!(statuses, [200, 429, 429]);
 }
 
